@@ -1,0 +1,35 @@
+"""farfield: extrapolation you can check.
+
+Fit on what was seen, say what lies beyond with intervals that hold, and prove it by hiding the far end. Public names are
+imported on first use, so that ``import farfield`` loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it; the one list of what farfield re-exports
+_EXPORTS = {
+    "FarfieldError": "farfield.errors",
+    "InputError": "farfield.errors",
+    "FormatError": "farfield.errors",
+    "MissingExtraError": "farfield.errors",
+    "ConvergenceWarning": "farfield.errors",
+    "Curves": "farfield.curves.data",
+    "Metric": "farfield.curves.data",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'farfield' has no attribute {name!r}; public names: {', '.join(_EXPORTS)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

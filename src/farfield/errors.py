@@ -1,0 +1,57 @@
+"""Errors a caller may catch: one base class, one subclass per remedy.
+
+A message says what was got, what is allowed and what to do; an unknown name is answered with the nearest three.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FarfieldError(Exception):
+    """Base of every error farfield raises on purpose."""
+
+
+class InputError(FarfieldError, ValueError):
+    """An argument or the data in it cannot be used as given."""
+
+
+class FormatError(FarfieldError, ValueError):
+    """A file is not in the format it claims, or is damaged."""
+
+
+class MissingExtraError(FarfieldError, ImportError):
+    """An optional dependency is not installed.
+
+    Parameters
+    ----------
+    extra : name of the dependency set, as in ``pip install 'farfield[extra]'``
+    what : what was asked for that needs it
+    """
+
+    def __init__(self, extra: str, what: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs the '{extra}' extra, which is not installed; run: pip install 'farfield[{extra}]'")
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative method stopped before reaching its tolerance."""
+
+
+def nearest(name: str, allowed: Iterable[str], n: int = 3) -> list[str]:
+    """The `n` allowed names closest in spelling to `name`, best first; never empty unless `allowed` is."""
+    names = list(allowed)
+    close = difflib.get_close_matches(name.casefold(), [a.casefold() for a in names], n=n, cutoff=0.0)
+    by_fold = {a.casefold(): a for a in names}
+    return [by_fold[c] for c in close]
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not one of `allowed`, with the nearest three."""
+    names = list(allowed)
+    if len(names) <= 3:
+        hint = f"allowed: {', '.join(names) or 'none'}"
+    else:
+        hint = f"nearest: {', '.join(nearest(name, names))} ({len(names)} are allowed)"
+    return InputError(f"unknown {kind} {name!r}; {hint}")
