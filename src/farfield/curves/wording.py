@@ -1,0 +1,51 @@
+"""How counts, numbers and probabilities read in tables, figures and reports, and how values become plain JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any) -> Any:
+    """`value` with NaN and infinities as None and NumPy scalars as Python's, through lists and dictionaries."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def count(n: int, noun: str) -> str:
+    """``1 run``, ``84 runs``, ``10,000 runs``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A value to `digits` significant digits without losing whole ones; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    if magnitude >= 1e7 or magnitude < 1e-4:
+        return f"{value:.{digits - 1}g}"
+    if magnitude >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits - 1 - math.floor(math.log10(magnitude))}f}"
+
+
+def percent(value: float | None) -> str:
+    """A probability in whole percent, with ``<1 %`` and ``>99 %`` at the ends; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if 0 < value < 0.01:
+        return "<1 %"
+    if 0.99 < value < 1:
+        return ">99 %"
+    return f"{100 * value:.0f} %"
