@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from farfield import __version__
-from farfield.errors import FarfieldError
+from farfield.errors import FarfieldError, unknown_name
 
-# command -> (module that defines it, one-line help); the help stands here so that `farfield --help` imports no command
+# command -> (module that defines it as `command`, one-line help); the help stands here so that `farfield --help` imports none
 _COMMANDS = {
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
 }
 
 
-class LazyGroup(click.Group):
+class Group(click.Group):
+    """A group of commands that answers an unknown one with the nearest three."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.list_commands(ctx) and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(str(unknown_name("command", args[0], self.list_commands(ctx))), ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Group):
     """A group whose commands are imported when they are run, not when they are listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -34,6 +44,16 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # whoever read our output went away (`farfield ... | head`): not an error of ours, and nothing is left to say
+            _discard_stdout()
+            return 0
+        return result
+
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="farfield")
@@ -41,14 +61,31 @@ def cli() -> None:
     """Extrapolation you can check: forecast, extend, gap, solve, check."""
 
 
-def main(argv: list[str] | None = None) -> Any:
-    """Run the command line; exit code 0 done, 1 the answer is "no", 2 bad input or usage."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (default: that of the process) and return its exit code.
+
+    0 done, 1 the answer is "no", 2 bad input or usage, 130 interrupted. What is raised beyond that is a defect of farfield and
+    keeps its traceback.
+    """
     try:
-        return cli.main(args=argv, prog_name="farfield")
+        result = cli.main(args=argv, prog_name="farfield", standalone_mode=False)
     except FarfieldError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        # the reader of our output went away (`farfield ... | head`): not an error of ours
-        sys.stderr.close()
-        sys.exit(0)
+        return 2
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"try: {error.ctx.command_path} --help", err=True)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    return result if type(result) is int else 0
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not fail on it at its end."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
