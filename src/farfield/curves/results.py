@@ -56,6 +56,16 @@ class ForecastStatus(Enum):
         return self.name.lower()
 
     @property
+    def short(self) -> str:
+        """What is the case, without the advice; e.g. ``learning-rate decay still to come``."""
+        return self.value.split(":")[0]
+
+    @property
+    def advice(self) -> str:
+        """What to do about it; empty where the case says it all."""
+        return self.value.partition(": ")[2]
+
+    @property
     def refused(self) -> bool:
         """No forecast was made, and a reason is due."""
         return self in _REFUSED

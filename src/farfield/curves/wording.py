@@ -40,6 +40,17 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits - 1 - math.floor(math.log10(magnitude))}f}"
 
 
+def tick(value: float) -> str:
+    """A position on an axis in as few characters as it takes: ``800``, ``20k``, ``1.5M``, ``3e-4``."""
+    magnitude = abs(value)
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if 1e15 > magnitude >= size:
+            return f"{value / (1e3 if unit == 'k' else size):g}{unit}"
+    if magnitude >= 1000:
+        return f"{value:,.5g}" if magnitude < 1e4 else f"{value:.3g}"
+    return f"{value:.4g}".replace("e-0", "e-").replace("e+", "e")
+
+
 def percent(value: float | None) -> str:
     """A probability in whole percent, with ``<1 %`` and ``>99 %`` at the ends; a dash where there is none."""
     if value is None or not math.isfinite(value):
@@ -49,3 +60,15 @@ def percent(value: float | None) -> str:
     if 0.99 < value < 1:
         return ">99 %"
     return f"{100 * value:.0f} %"
+
+
+def name_of(text: str, width: int = 0) -> str:
+    """A name from outside made safe to show: control characters replaced, cut in the middle to `width` characters if given.
+
+    Run names come from files; an escape sequence or line break in one must not reach a terminal or a page.
+    """
+    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if width and len(safe) > width:
+        head = (width - 1) // 2
+        return f"{safe[:head]}…{safe[len(safe) - (width - 1 - head) :]}"
+    return safe
