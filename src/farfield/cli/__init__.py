@@ -14,6 +14,7 @@ from farfield.errors import FarfieldError, unknown_name
 
 # command -> (module that defines it as `command`, one-line help); the help stands here so that `farfield --help` imports none
 _COMMANDS = {
+    "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
 }
 

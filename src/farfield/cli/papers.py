@@ -1,0 +1,165 @@
+"""`farfield papers`: list, show and search the catalogue; no method and no array library is imported for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from farfield.cli import Group
+from farfield.errors import unknown_name
+from farfield.papers import index
+from farfield.papers.index import Entry
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """The catalogue: 103 papers, what is built of each, and whether its claim holds here."""
+
+
+def _output(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that prints a table."""
+    for option in (
+        click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output."),
+        click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command("list")
+@click.option("--family", help="Only this family, such as curves.")
+@click.option("--status", help="Only this status: planned, built, holds, weaker, inconclusive, fails, 'not run' or broken.")
+@_output
+def list_(family: str | None, status: str | None, as_json: bool, as_csv: bool, output: str | None) -> None:
+    """Every paper with its family and its status."""
+    from farfield.papers.record import FAMILIES
+    from farfield.papers.status import STATUSES
+
+    if family is not None and family not in FAMILIES:
+        raise unknown_name("family", family, FAMILIES)
+    if status is not None and status not in STATUSES:
+        raise unknown_name("status", status, STATUSES)
+    papers = [e for e in index.load().papers if family in (None, e.family) and status in (None, e.status)]
+    rows = [entry.row() for entry in papers]
+    if as_json or as_csv:
+        _write(_json(rows) if as_json else _csv(rows, list(Entry.COLUMNS)), output)
+        return
+    shown = [(e.id, e.slug, e.family, str(e.year), _status(e), e.title) for e in papers]
+    _write(_table(("id", "slug", "family", "year", "status", "title"), shown) + f"\n{_counts(papers)}\n", output)
+
+
+@command.command()
+@click.argument("paper")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
+def show(paper: str, as_json: bool, output: str | None) -> None:
+    """One paper, by id, slug, arXiv id or a piece of its title."""
+    entry = index.load().find(paper)
+    _write(_json(entry.to_dict()) if as_json else _page(entry), output)
+
+
+@command.command()
+@click.argument("question", nargs=-1, required=True)
+@click.option("--n", "n", type=click.IntRange(1), default=5, show_default=True, help="How many papers to show.")
+@_output
+def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, output: str | None) -> None:
+    """The papers that answer a plain-language question, best first."""
+    found = index.load().search(" ".join(question), n)
+    rows = [{**entry.row(), "score": round(score, 4), "use_when": entry.record["use_when"]} for entry, score in found]
+    if as_json or as_csv:
+        _write(_json(rows) if as_json else _csv(rows, [*Entry.COLUMNS, "score", "use_when"]), output)
+        return
+    if not found:
+        _write("no paper matches; try other words, or: farfield papers list\n", output)
+        return
+    shown = [(e.id, e.slug, e.family, _status(e), f"{score:.2f}", e.record["use_when"]) for e, score in found]
+    _write(_table(("id", "slug", "family", "status", "score", "use when"), shown), output)
+
+
+def _status(entry: Entry) -> str:
+    """The status as a table shows it; a paper's own claim known not to hold is marked before it was run here."""
+    if entry.known and entry.status in ("planned", "built"):
+        return f"{entry.status} (known: {entry.known})"
+    return entry.status
+
+
+def _counts(papers: Sequence[Entry]) -> str:
+    counts: dict[str, int] = {}
+    for entry in papers:
+        counts[entry.status] = counts.get(entry.status, 0) + 1
+    return f"{len(papers)} papers" + (": " if counts else "") + ", ".join(f"{n} {name}" for name, n in counts.items())
+
+
+def _page(entry: Entry) -> str:
+    record, claim = entry.record, entry.record["claim"]
+    when = f", run {entry.date} with farfield {entry.version}" if entry.date else ""
+    arxiv = f" · arXiv {entry.arxiv}" if entry.arxiv else ""
+    lines = [f"{entry.id} {entry.slug} · {entry.title} ({entry.year}){arxiv}", f"{entry.family} · {entry.status}{when}", ""]
+    parts: list[tuple[str, Sequence[str]]] = [
+        ("broken", entry.problems),
+        ("summary", [record["summary"]]),
+        ("use when", [record["use_when"]]),
+        ("answers", record["question"]),
+        ("claim", [claim["statement"]]),
+        ("shown by", [f"{c['kind']}: {c['description'] or c['name']}" for c in claim["criteria"]]),
+        ("measured", [claim["budget"]]),
+        ("ablation", [claim["ablation"] or f"none: {claim['no_ablation']}"]),
+        ("known", [f"{claim['known']['verdict']}: {claim['known']['reason']}"] if claim["known"] else []),
+        ("data", [f"{claim['data']['source']}: {claim['data']['where']}"] if claim["data"] else []),
+        ("in farfield", record["entry"]),
+        ("tested by", record["oracle"]),
+        ("needs", [f"pip install 'farfield[{','.join(record['requires'])}]'"] if record["requires"] else []),
+        ("deviations", [f"{d['what']} {d['reason']}" for d in record["deviations"]]),
+        ("peers", [f"{p['name']}: {p['note']}" if p["note"] else p["name"] for p in record["peers"]]),
+        ("also called", ["; ".join(record["aka"])]),
+    ]
+    width = max(60, min(_width(), 120))
+    for name, texts in parts:
+        for i, text in enumerate(texts):
+            head = f"{name if i == 0 else '':<12}"
+            lines += textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * 12, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns; the last one is cut to the width of the terminal."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head) - 1)]
+    room = max(20, _width() - sum(widths) - 2 * len(widths))
+    lines = []
+    for row in (head, *rows):
+        last = row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"
+        lines.append("  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), last]).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _write(text: str, output: str | None) -> None:
+    if output is None or output == "-":
+        click.echo(text, nl=False)
+        return
+    from farfield.files import write_atomic
+
+    write_atomic(output, text.encode())
