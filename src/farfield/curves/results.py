@@ -38,7 +38,7 @@ class ForecastStatus(Enum):
     to come, the schedule is unknown or the reach is beyond the evidence, that status takes precedence over those three.
     """
 
-    CONTINUE = "continue: still improving"
+    CONTINUE = "still improving: continue"
     UNLIKELY_BEST = "unlikely to end best: a candidate to stop"
     PLATEAU = "little more to gain"
     TURNED = "past its best: keep the best checkpoint"
