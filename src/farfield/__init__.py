@@ -20,6 +20,11 @@ _EXPORTS = {
     "ConvergenceWarning": "farfield.errors",
     "Curves": "farfield.curves.data",
     "Metric": "farfield.curves.data",
+    "Predictive": "farfield.predictive",
+    "Gaussian": "farfield.predictive",
+    "Mixture": "farfield.predictive",
+    "Samples": "farfield.predictive",
+    "Bars": "farfield.predictive",
 }
 
 __all__ = ["__version__", *_EXPORTS]
