@@ -18,7 +18,7 @@ from farfield.papers import index
 from farfield.papers.index import Entry
 
 
-@click.group(cls=Group)
+@click.group("papers", cls=Group)
 def command() -> None:
     """The catalogue: 103 papers, what is built of each, and whether its claim holds here."""
 
@@ -43,6 +43,7 @@ def list_(family: str | None, status: str | None, as_json: bool, as_csv: bool, o
     from farfield.papers.record import FAMILIES
     from farfield.papers.status import STATUSES
 
+    _only_one(as_json, as_csv)
     if family is not None and family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
     if status is not None and status not in STATUSES:
@@ -72,6 +73,7 @@ def show(paper: str, as_json: bool, output: str | None) -> None:
 @_output
 def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, output: str | None) -> None:
     """The papers that answer a plain-language question, best first."""
+    _only_one(as_json, as_csv)
     found = index.load().search(" ".join(question), n)
     rows = [{**entry.row(), "score": round(score, 4), "use_when": entry.record["use_when"]} for entry, score in found]
     if as_json or as_csv:
@@ -82,6 +84,11 @@ def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, outpu
         return
     shown = [(e.id, e.slug, e.family, _status(e), f"{score:.2f}", e.record["use_when"]) for e, score in found]
     _write(_table(("id", "slug", "family", "status", "score", "use when"), shown), output)
+
+
+def _only_one(as_json: bool, as_csv: bool) -> None:
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv cannot both be given; choose one")
 
 
 def _status(entry: Entry) -> str:

@@ -129,7 +129,10 @@ class Catalogue:
         """
         if n < 1:
             raise InputError(f"n is {n}; allowed: 1 or more")
-        return [(self._by_id[key], score) for key, score in search.search(self._db, question, n)]
+        try:
+            return [(self._by_id[key], score) for key, score in search.search(self._db, question, n)]
+        except sqlite3.DatabaseError as error:
+            raise FormatError(f"the search tables of the catalogue's index are damaged ({error}); reinstall farfield") from None
 
 
 def checkout() -> Path | None:

@@ -1,0 +1,116 @@
+"""`farfield papers`: what it prints for people and programs, how it refuses, what it costs, and that it imports no method."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from farfield.cli import main
+from farfield.papers import index
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(["papers", *args]) == 0
+    return capsys.readouterr().out
+
+
+def test_list_shows_every_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run(capsys, "list").splitlines()
+    papers = index.load().papers
+    assert [line.split()[0] for line in lines[1 : 1 + len(papers)]] == [p.id for p in papers]
+    assert lines[-1].startswith(f"{len(papers)} papers: ")
+
+
+def test_list_as_json_and_csv_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(run(capsys, "list", "--json"))
+    assert [row["id"] for row in rows] == [p.id for p in index.load().papers]
+    text = list(csv.DictReader(io.StringIO(run(capsys, "list", "--csv"))))
+    assert text == [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+
+
+def test_list_filters(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(run(capsys, "list", "--family", "curves", "--json"))
+    assert rows
+    assert {row["family"] for row in rows} == {"curves"}
+    for status in ("planned", "not run"):
+        rows = json.loads(run(capsys, "list", "--status", status, "--json"))
+        assert {row["status"] for row in rows} <= {status}
+    assert run(capsys, "list", "--status", "broken").endswith("0 papers\n")
+
+
+def test_show_says_what_the_record_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = " ".join(run(capsys, "show", "lc-pfn").split())
+    record = index.load().find("P015").record
+    for text in (record["title"], record["summary"], record["use_when"], record["claim"]["statement"], *record["aka"]):
+        assert " ".join(text.split()) in page
+    assert json.loads(run(capsys, "show", "P015", "--json"))["claim"] == record["claim"]
+
+
+def test_search_prints_the_best_first(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(run(capsys, "search", "learning", "curve", "extrapolation", "--n", "1", "--json"))
+    assert [row["id"] for row in rows] == ["P015"]
+    assert "P015" in run(capsys, "search", "learning curve extrapolation").splitlines()[1]
+    assert csv.DictReader(io.StringIO(run(capsys, "search", "curve", "--csv"))).fieldnames == list(rows[0])
+    assert run(capsys, "search", "zzzzzzz").startswith("no paper matches")
+
+
+def test_output_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "list", "--json", "-o", str(tmp_path / "papers.json")) == ""
+    assert json.loads((tmp_path / "papers.json").read_text()) == json.loads(run(capsys, "list", "--json", "-o", "-"))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["list", "--family", "curvs"], "unknown family 'curvs'; nearest: curves"),
+        (["list", "--status", "buil"], "unknown status 'buil'; nearest: built"),
+        (["list", "-o", "/no/such/folder/x"], "cannot write /no/such/folder/x"),
+        (["list", "--json", "--csv"], "--json and --csv"),
+        (["show", "P999"], "unknown paper 'P999'"),
+        (["show", "x" * 100_000], "unknown paper 'xxx"),
+        (["search", "?!"], "nothing to search for in '?!'"),
+        (["search", ""], "nothing to search for in ''"),
+        (["search", "--n", "0", "curve"], "0 is not in the range"),
+        (["search"], "Missing argument"),
+        (["shw", "P015"], "unknown command 'shw'; allowed: list, search, show"),
+    ],
+)
+def test_bad_usage_ends_with_code_2(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["papers", *args]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert len(said.err) < 1000
+
+
+@pytest.mark.parametrize("args", [["list"], ["show", "P015"], ["search", "learning curve"]])
+def test_no_method_and_no_array_library_is_imported(args: list[str]) -> None:
+    code = (
+        "import sys; from farfield.cli import main; main(sys.argv[1:]); "
+        "print(*sorted({'.'.join(m.split('.')[:2]) if m.startswith('farfield') else m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "papers", *args], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "farfield.papers" in loaded
+    assert {m for m in loaded if m.startswith("farfield.")} <= {
+        f"farfield.{m}" for m in ("papers", "cli", "claims", "errors", "files")
+    }
+    assert not loaded & {"numpy", "scipy", "polars", "pandas", "matplotlib", "torch", "sklearn", "rich"}
+
+
+@pytest.mark.parametrize(("args", "bar"), [(["list"], 0.35), (["search", "how", "long", "will", "this", "run", "take"], 0.5)])
+def test_wall_time(args: list[str], bar: float) -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "farfield", "papers", *args], capture_output=True, timeout=60, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert statistics.median(seconds) <= bar, seconds
