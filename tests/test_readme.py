@@ -82,19 +82,19 @@ def test_times_and_dates_may_differ_and_nothing_else_may() -> None:
 
 
 BLOCKS = """# Title
-<!-- begin one: some command -->
+<!-- begin generated: one -->
 old
-<!-- end one -->
+<!-- end generated: one -->
 between
-<!-- begin two -->
-<!-- end two -->
+<!-- begin generated: two -->
+<!-- end generated: two -->
 """
 
 
 def test_generated_blocks_are_found_and_replaced() -> None:
     assert documents.blocks(BLOCKS) == {"one": "old\n", "two": ""}
     new = documents.replace(BLOCKS, {"two": "b", "one": "a\n\n"})
-    assert new == BLOCKS.replace("old\n", "a\n").replace("<!-- begin two -->\n", "<!-- begin two -->\nb\n")
+    assert new == BLOCKS.replace("old\n", "a\n").replace("<!-- begin generated: two -->\n", "<!-- begin generated: two -->\nb\n")
     assert documents.replace(new, {"one": "a", "two": "b"}) == new
     assert documents.replace(BLOCKS, {}) == BLOCKS
 
@@ -114,11 +114,14 @@ def test_update_writes_only_what_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("<!-- begin a -->\n", "block 'a' has no end; add the line <!-- end a -->"),
-        ("<!-- begin a -->\n<!-- begin b -->\n", "line 2: block 'b' begins inside 'a'"),
-        ("<!-- end a -->\n", "line 1: block 'a' ends and none is open"),
-        ("<!-- begin a -->\n<!-- end b -->\n", "line 2: block 'b' ends and 'a' is open"),
-        ("<!-- begin a -->\n<!-- end a -->\n<!-- begin a -->\n<!-- end a -->\n", "line 3: block 'a' begins a second time"),
+        ("<!-- begin generated: a -->\n", "block 'a' has no end; add the line <!-- end generated: a -->"),
+        ("<!-- begin generated: a -->\n<!-- begin generated: b -->\n", "line 2: block 'b' begins inside 'a'"),
+        ("<!-- end generated: a -->\n", "line 1: block 'a' ends and none is open"),
+        ("<!-- begin generated: a -->\n<!-- end generated: b -->\n", "line 2: block 'b' ends and 'a' is open"),
+        (
+            "<!-- begin generated: a -->\n<!-- end generated: a -->\n<!-- begin generated: a -->\n<!-- end generated: a -->\n",
+            "line 3: block 'a' begins a second time",
+        ),
     ],
 )
 def test_marks_that_do_not_pair_are_refused(text: str, says: str) -> None:

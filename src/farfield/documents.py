@@ -1,11 +1,11 @@
 """Generated blocks: the parts of a Markdown file that a command writes, so that a document never repeats by hand what is derived.
 
-A block stands between two comment lines, which a reader of the page does not see. The first names the block and the command:
+A block stands between two comment lines, which a reader of the page does not see:
 
-    <!-- begin families: ./dev readme -->
+    <!-- begin generated: families -->
     | family | papers |
     ...
-    <!-- end families -->
+    <!-- end generated: families -->
 
 The command calls :func:`update`; a test compares what :func:`update` would write with what stands there.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from farfield.errors import FormatError, InputError, unknown_name
 from farfield.files import write_atomic
 
-_MARK = re.compile(r"^<!-- (begin|end) ([\w-]+)(: [^>\n]*)? -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- (begin|end) generated: ([\w-]+) -->$", re.MULTILINE)
 
 
 def blocks(text: str) -> dict[str, str]:
@@ -88,5 +88,5 @@ def _spans(text: str) -> dict[str, tuple[int, int]]:
             spans[name] = (opened[1], mark.start())
             opened = None
     if opened:
-        raise FormatError(f"block {opened[0]!r} has no end; add the line <!-- end {opened[0]} -->")
+        raise FormatError(f"block {opened[0]!r} has no end; add the line <!-- end generated: {opened[0]} -->")
     return spans
