@@ -16,6 +16,7 @@ from farfield.errors import FarfieldError, unknown_name
 _COMMANDS = {
     "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
+    "claims": ("farfield.cli.claims", "Run the papers' claims and see their verdicts."),
 }
 
 
