@@ -7,10 +7,10 @@ already need an extra says ``pytestmark = pytest.mark.extra("torch")`` and is th
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import ipaddress
 import os
-import re
 import shutil
 import socket
 from collections import Counter
@@ -35,7 +35,6 @@ EXTRA_MODULES = {
     "web": "starlette",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox")
-_FILE_EXTRA = re.compile(r'^pytestmark = .*\bmark\.(extra|peer)\("([\w.-]+)"\)', re.MULTILINE)
 
 _left_out: pytest.StashKey[Counter[str]] = pytest.StashKey()
 
@@ -73,6 +72,14 @@ def absent_need(marker: str, name: str | None, config: pytest.Config) -> str | N
     return None
 
 
+def file_needs(source: str) -> list[tuple[str, str]]:
+    """(marker, name) of the extras and peers that a file's ``pytestmark`` names, read without importing the file."""
+    assigned = (n.value for n in ast.parse(source).body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "pytestmark")
+    calls = (call for value in assigned for call in ast.walk(value) if isinstance(call, ast.Call))
+    found = ((ast.unparse(call.func).removeprefix("pytest.mark."), call.args) for call in calls)
+    return [(marker, str(ast.literal_eval(args[0]))) for marker, args in found if marker in ("extra", "peer") and args]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_left_out] = Counter()
 
@@ -80,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
-    for marker, name in _FILE_EXTRA.findall(collection_path.read_text(encoding="utf-8")):
+    for marker, name in file_needs(collection_path.read_text(encoding="utf-8")):
         need = absent_need(marker, name, config)
         if need:
             config.stash[_left_out][f"{need}: all of {collection_path.relative_to(config.rootpath)}"] += 1
