@@ -36,5 +36,5 @@ class Checkout:
         return self.file(f"src/farfield/papers/{key}.toml", text)
 
     def result(self, key: str = "P015", **values: Any) -> Path:
-        data = {"verdict": "holds", "date": "2026-01-02", "version": "0.1.0", **values}
+        data = {"verdict": "holds", "date": "2026-01-02", "version": "0.1.0", "reason": "better by 3", **values}
         return self.file(f"results/{key}.json", json.dumps(data))

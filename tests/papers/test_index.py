@@ -17,7 +17,7 @@ from farfield.errors import FormatError, InputError
 from farfield.papers import index
 from farfield.papers.index import Catalogue
 from farfield.papers.record import read_all
-from farfield.papers.status import Source
+from farfield.papers.status import Source, Status
 from papers.checkouts import Checkout
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +36,8 @@ def assert_says_what_the_files_say(catalogue: Catalogue, root: Path) -> None:
         paper = records[entry.id]
         wanted = json.loads(json.dumps({k: v for k, v in asdict(paper).items() if k != "path"}))
         assert entry.record == wanted
-        status = source.status(paper)
-        assert (entry.status, entry.date, entry.version, entry.problems) == (
-            status.name,
-            status.date,
-            status.version,
-            status.problems,
-        )
+        derived = Status(entry.status, entry.date, entry.version, entry.reason, entry.problems)
+        assert derived == source.status(paper)
         assert (entry.slug, entry.title, entry.year, entry.arxiv) == (paper.slug, paper.title, paper.year, paper.arxiv)
         result = root / "results" / f"{entry.id}.json"
         assert (entry.date is not None) == result.is_file()

@@ -101,7 +101,7 @@ def test_planned_then_built_then_decided(checkout: Checkout) -> None:
     assert status(checkout) == Status("planned")
     assert status(checkout, entry=ENTRY, oracle=ORACLE) == Status("built")
     checkout.result(verdict="fails")
-    assert status(checkout, entry=ENTRY, oracle=ORACLE) == Status("fails", "2026-01-02", "0.1.0")
+    assert status(checkout, entry=ENTRY, oracle=ORACLE) == Status("fails", "2026-01-02", "0.1.0", "better by 3")
     assert "farfield.curves.lcpfn" not in sys.modules
 
 
@@ -125,7 +125,7 @@ def test_what_is_missing_is_named(checkout: Checkout, entry: list[str], oracle: 
         (b"[]", "results/P015.json: no verdict in it"),
         (b'{"verdict": "great"}', "results/P015.json: no verdict in it"),
         (b'{"verdict": ["holds"]}', "results/P015.json: no verdict in it"),
-        (b'{"verdict": "holds", "date": 3}', "results/P015.json: date and version must be texts"),
+        (b'{"verdict": "holds", "date": 3}', "results/P015.json: date, version and reason must be texts"),
         (b"\xff\xfe\x00", "results/P015.json: "),
         (b"[" * 100_000, "results/P015.json: "),
     ],

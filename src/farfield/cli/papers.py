@@ -112,6 +112,7 @@ def _page(entry: Entry) -> str:
     lines = [f"{entry.id} {entry.slug} · {entry.title} ({entry.year}){arxiv}", f"{entry.family} · {entry.status}{when}", ""]
     parts: list[tuple[str, Sequence[str]]] = [
         ("broken", entry.problems),
+        ("verdict", [entry.reason] if entry.reason else []),
         ("summary", [record["summary"]]),
         ("use when", [record["use_when"]]),
         ("answers", record["question"]),

@@ -35,7 +35,7 @@ class Entry:
     ----------
     id, slug, title, year, family, arxiv : as in the record
     status : one of `farfield.papers.status.STATUSES`
-    date, version : of the run that gave the verdict, if the status is one
+    date, version, reason : of the verdict, if the status is one
     problems : what is wrong, if the status is *broken*
     record : the whole record as plain values
     """
@@ -51,6 +51,7 @@ class Entry:
     status: str
     date: str | None
     version: str | None
+    reason: str | None
     problems: tuple[str, ...]
     record: dict[str, Any] = field(repr=False)
 
@@ -66,7 +67,11 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """The record with its status, as plain values."""
-        return {**self.record, **{k: getattr(self, k) for k in ("status", "date", "version")}, "problems": list(self.problems)}
+        return {
+            **self.record,
+            **{k: getattr(self, k) for k in ("status", "date", "version", "reason")},
+            "problems": list(self.problems),
+        }
 
 
 class Catalogue:
@@ -75,7 +80,7 @@ class Catalogue:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         weakref.finalize(self, db.close)
-        names = ("id", "slug", "title", "year", "family", "arxiv", "status", "date", "version", "problems", "record")
+        names = ("id", "slug", "title", "year", "family", "arxiv", "status", "date", "version", "reason", "problems", "record")
         entries = []
         for row in db.execute(f"SELECT {', '.join(names)} FROM papers ORDER BY id"):
             values = dict(zip(names, row, strict=True))
@@ -185,7 +190,7 @@ def build(root: Path, state: str = "") -> bytes:
     db.execute("INSERT INTO meta VALUES (?, ?, ?)", (_LAYOUT, __version__, state))
     db.execute(
         "CREATE TABLE papers (id TEXT PRIMARY KEY, slug TEXT, title TEXT, year INTEGER, family TEXT, arxiv TEXT, "
-        "status TEXT, date TEXT, version TEXT, problems TEXT, record TEXT)"
+        "status TEXT, date TEXT, version TEXT, reason TEXT, problems TEXT, record TEXT)"
     )
     documents = {}
     for paper in papers.values():
@@ -193,10 +198,10 @@ def build(root: Path, state: str = "") -> bytes:
         record = asdict(paper)
         del record["path"]  # where it was read does not matter to who reads the index
         db.execute(
-            "INSERT INTO papers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO papers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(paper.id, paper.slug, paper.title, paper.year, paper.family, paper.arxiv),
-                *(status.name, status.date, status.version, json.dumps(status.problems), json.dumps(record)),
+                *(status.name, status.date, status.version, status.reason, json.dumps(status.problems), json.dumps(record)),
             ),
         )
         documents[paper.id] = {

@@ -21,11 +21,12 @@ STATUSES = ("planned", "built", *VERDICTS, "broken")
 
 @dataclass(frozen=True)
 class Status:
-    """Where a paper stands: one of `STATUSES`; date and version of the run, if it is a verdict; what is wrong, if it is broken."""
+    """Where a paper stands: one of `STATUSES`; date, version and reason of the verdict, if it is one; what is wrong, if broken."""
 
     name: str
     date: str | None = None
     version: str | None = None
+    reason: str | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -42,15 +43,15 @@ class Source:
         problems += [f"{name} does not exist" for name in paper.oracle if not self.has_test(name)]
         if bool(paper.entry) != bool(paper.oracle):
             problems.append("an entry without an oracle test" if paper.entry else "an oracle test without an entry")
-        date = version = None
+        date = version = reason = None
         name = "built" if paper.entry and paper.oracle else "planned"
         path = self.root / "results" / f"{paper.id}.json"
         if path.is_file():
             try:
-                name, date, version = _verdict(path)
+                name, date, version, reason = _verdict(path)
             except ValueError as error:
                 problems.append(f"results/{path.name}: {error}")
-        return Status("broken" if problems else name, date, version, tuple(problems))
+        return Status("broken" if problems else name, date, version, reason, tuple(problems))
 
     def has_name(self, dotted: str) -> bool:
         """Whether the public name ``farfield.module.name[.attribute]`` exists."""
@@ -125,15 +126,15 @@ def _lazy_exports(node: ast.stmt) -> dict[str, str]:
     }
 
 
-def _verdict(path: Path) -> tuple[str, str | None, str | None]:
-    """Verdict, date and farfield version in a results file; ValueError says what is wrong with it."""
+def _verdict(path: Path) -> tuple[str, str, str, str]:
+    """Verdict, date, farfield version and reason in a results file; ValueError says what is wrong with it."""
     try:
         data = json.loads(path.read_bytes())
     except (OSError, RecursionError) as error:
         raise ValueError(f"cannot be read ({error})") from None
     if not isinstance(data, dict) or data.get("verdict") not in VERDICTS:
         raise ValueError(f"no verdict in it; allowed: {', '.join(VERDICTS)}")
-    date, version = data.get("date"), data.get("version")
-    if not isinstance(date, str) or not isinstance(version, str):
-        raise ValueError("date and version must be texts")
-    return str(data["verdict"]), date, version
+    fields = [data.get(key) for key in ("date", "version", "reason")]
+    if not all(isinstance(value, str) for value in fields):
+        raise ValueError("date, version and reason must be texts")
+    return data["verdict"], *fields
