@@ -20,6 +20,8 @@ _EXPORTS = {
     "ConvergenceWarning": "farfield.errors",
     "Curves": "farfield.curves.data",
     "Metric": "farfield.curves.data",
+    "read_runs": "farfield.curves.readers",
+    "list_runs": "farfield.curves.readers",
     "Forecast": "farfield.curves.results",
     "ForecastStatus": "farfield.curves.results",
     "Backtest": "farfield.curves.results",

@@ -1,0 +1,291 @@
+"""Runs in a table: wide (a column a metric), long (`run, step, metric, value`), or W&B's export (`name - metric` columns).
+A table becomes runs in three questions: which column tells runs apart, which gives the position, and what each other column is.
+Columns of numbers are series; columns that hold one value throughout each run and name no metric are its configuration. An
+empty cell means nothing was logged there; NaN and text in a column of numbers mean something was, and it was not a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from farfield.curves.readers import names
+from farfield.curves.readers.record import FloatArray, RunLog, Scalar, Series, Where, settle
+from farfield.errors import FormatError, InputError, unknown_name
+
+_SURE_RUN = ("run", "run_name", "run_id", "run_uuid", "trial", "trial_name", "trial_id", "experiment", "exp", "exp_name")
+_MAYBE_RUN = ("name", "id", "config_id", "model", "job", "job_id")  # only if the values repeat
+_METRIC_COLUMNS = ("metric", "metric_name", "tag", "key", "variable", "measure")
+_VALUE_COLUMNS = ("value", "metric_value", "val", "y")
+_STEP_WORDS = ("step", "_step", "global_step", "iteration", "iter", "training_iteration", "trainer/global_step", "x")
+_EXPORT = re.compile(r"^(?P<run>.+) - (?P<metric>[^ ].*?)(?P<extreme>__MIN|__MAX)?$")
+_INDEX = re.compile(r"^(unnamed: \d+|index|__index_level_\d+__|)$", re.IGNORECASE)
+_CONFIG_PREFIX = re.compile(r"^(config|hparams?|params?|hyperparameters?)[./]", re.IGNORECASE)
+MISSING = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "<NA>", "-")
+
+
+def read_table(
+    frame: pl.DataFrame, where: Where, *, run_column: str | None = None, nan_is_gap: bool = False, step_column: str | None = None
+) -> list[RunLog]:
+    """The runs in a table.
+
+    Parameters
+    ----------
+    frame : one row a log entry (wide) or a value (long)
+    run_column, step_column : the columns that tell runs apart and give the position, found by name when None
+    nan_is_gap : NaN stands for "nothing logged" (pandas has no other way to say so)
+
+    Raises
+    ------
+    InputError : an unknown `run_column`; no row; no column of numbers
+    """
+    if run_column is not None and run_column not in frame.columns:
+        raise unknown_name("column", run_column, frame.columns)
+    if frame.height == 0:
+        raise InputError(f"{where.path}: a header and no rows; a run needs at least one logged row")
+    export = _exported(frame)
+    if export:
+        return _read_export(frame, export, nan_is_gap, where)
+    run_column = run_column or _run_column(frame)
+    rows = _split(frame, run_column, where.name)
+    long = _long_columns(frame)
+    if long:
+        return _read_long(frame, rows, run_column, *long, step_column, where)
+    return _read_wide(frame, rows, run_column, step_column, nan_is_gap, where)
+
+
+# -- which column is what ---------------------------------------------------------------------------------------------------
+
+
+def _run_column(frame: pl.DataFrame) -> str | None:
+    lowered = {c.casefold().strip().replace(" ", "_"): c for c in frame.columns}
+    for word in _SURE_RUN:
+        if word in lowered and not frame[lowered[word]].dtype.is_float():
+            return lowered[word]
+    for word in _MAYBE_RUN:
+        if word in lowered and frame[lowered[word]].n_unique() < max(2, 0.6 * frame.height):
+            return lowered[word]
+    return None
+
+
+def _long_columns(frame: pl.DataFrame) -> tuple[str, str] | None:
+    """(metric, value) columns of a long table."""
+    lowered = {c.casefold().strip(): c for c in frame.columns}
+    metric = next((lowered[w] for w in _METRIC_COLUMNS if w in lowered and frame[lowered[w]].dtype == pl.String), None)
+    value = next((lowered[w] for w in _VALUE_COLUMNS if w in lowered), None)
+    return (metric, value) if metric and value else None
+
+
+def _position_column(columns: Sequence[str], numeric: Sequence[str]) -> str | None:
+    """The column that orders a run: a step, else an epoch, else tokens, else time."""
+    lowered = {c.casefold().strip(): c for c in columns if c in numeric}
+    for word in _STEP_WORDS:
+        if word in lowered:
+            return lowered[word]
+    for kind in names.STEP_NAMES:
+        fits = [c for c in numeric if names.unit(c) == kind]
+        if fits:
+            return min(fits, key=lambda c: (c.count("/"), len(c)))
+    return None
+
+
+def _split(frame: pl.DataFrame, run_column: str | None, name: str) -> dict[str, NDArray[np.int64]]:
+    """Run name -> its rows, in order of first appearance."""
+    if run_column is None:
+        return {name: np.arange(frame.height)}
+    labels = frame[run_column].cast(pl.String).fill_null("(no name)")
+    codes = labels.rank("dense").to_numpy().astype(np.int64) - 1
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    parts.sort(key=lambda part: int(part[0]))
+    return {str(labels[int(part[0])]): part for part in parts}
+
+
+# -- cells as numbers -------------------------------------------------------------------------------------------------------
+
+
+def numbers(column: pl.Series) -> tuple[FloatArray, NDArray[np.bool_], str | None] | None:
+    """A column as (values, logged, first unreadable cell), or None if it does not hold numbers.
+
+    Text in a column in which most cells are numbers counts as logged and not a number.
+    """
+    dtype = column.dtype
+    if dtype == pl.Boolean or dtype.is_nested():
+        return None
+    if dtype.is_temporal():
+        seconds = column.cast(pl.Datetime("us"), strict=False).dt.epoch("us") if dtype in (pl.Date, pl.Datetime) else None
+        if seconds is None:
+            return None
+        return seconds.cast(pl.Float64).fill_null(float("nan")).to_numpy() / 1e6, seconds.is_not_null().to_numpy(), None
+    if dtype.is_numeric():
+        values = column.cast(pl.Float64, strict=False)
+        return values.fill_null(float("nan")).to_numpy(), column.is_not_null().to_numpy(), None
+    if dtype != pl.String:
+        return None
+    text = column.str.strip_chars()
+    logged = text.is_not_null() & ~text.is_in(MISSING)
+    values = text.cast(pl.Float64, strict=False)
+    spelt = text.str.to_lowercase().is_in(["nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"])
+    bad = logged & values.is_null() & ~spelt
+    n_logged, n_bad = int(logged.sum()), int(bad.sum())
+    if n_logged == 0 or n_bad * 2 > n_logged:
+        return None
+    return values.fill_null(float("nan")).to_numpy(), logged.to_numpy(), (str(text.filter(bad)[0]) if n_bad else None)
+
+
+def _series(step: FloatArray, value: FloatArray, logged: NDArray[np.bool_], time: FloatArray | None) -> Series:
+    return settle(step[logged], value[logged], None if time is None else time[logged])
+
+
+# -- the three layouts ------------------------------------------------------------------------------------------------------
+
+
+def _read_wide(
+    frame: pl.DataFrame,
+    rows: dict[str, NDArray[np.int64]],
+    run_column: str | None,
+    step_column: str | None,
+    nan_is_gap: bool,
+    where: Where,
+) -> list[RunLog]:
+    columns = [c for c in frame.columns if c != run_column]
+    found = {c: n for c in columns if (n := numbers(frame[c])) is not None}
+    position = step_column or _position_column(columns, list(found))
+    settings = _settings(frame, columns, list(rows.values()), found, position)
+    numeric = {c: n for c, n in found.items() if c not in settings and c != position and not _INDEX.match(c.strip())}
+    if not numeric:
+        raise InputError(f"{where.path}: no column of numbers to read as a metric; columns: {', '.join(frame.columns[:20])}")
+    if position is None:
+        step_all, step_name = np.zeros(frame.height), "row"
+        for part in rows.values():
+            step_all[part] = np.arange(part.size)
+    else:
+        step_all, step_name = found[position][0], names.unit(position) or position
+    stamp = next((c for c in numeric if names.unit(c) == "timestamp"), None)
+    logged = {c: values_logged for c, (_, values_logged, _) in numeric.items()}
+    if nan_is_gap:
+        logged = _without_gaps(numeric)
+    notes = tuple(
+        f"column {c!r} holds text such as {bad[:30]!r}, read as not a number" for c, (_, _, bad) in numeric.items() if bad
+    )
+    out = []
+    for name, part in rows.items():
+        step = step_all[part]
+        time = None if stamp is None else numeric[stamp][0][part]
+        metrics = {c: _series(step, numeric[c][0][part], logged[c][part], time) for c in numeric if logged[c][part].any()}
+        config, status = _settings_of(frame, settings, int(part[0]), int(part[-1]))
+        out.append(
+            RunLog(
+                name, where.path, metrics, step_name, config=config, folder=where.folder, status=status or "unknown", notes=notes
+            )
+        )
+    return out
+
+
+def _without_gaps(numeric: dict[str, tuple[FloatArray, NDArray[np.bool_], str | None]]) -> dict[str, NDArray[np.bool_]]:
+    """Where each column was logged if NaN may mean a gap: NaN counts as logged only in rows without any other metric."""
+    metric = [values for c, (values, _, _) in numeric.items() if not names.is_housekeeping(c)]
+    nothing = np.all([np.isnan(v) for v in metric], axis=0) if metric else np.zeros(0, dtype=bool)
+    out = {}
+    for c, (values, logged, _) in numeric.items():
+        lone = nothing & (len(metric) > 0) if not names.is_housekeeping(c) else False
+        out[c] = logged & (~np.isnan(values) | lone)
+    return out
+
+
+def _settings(
+    frame: pl.DataFrame, columns: Sequence[str], rows: list[NDArray[np.int64]], found: dict[str, Any], position: str | None
+) -> list[str]:
+    """Columns that describe runs and are not logged along them."""
+    out = []
+    for c in columns:
+        prefixed = bool(_CONFIG_PREFIX.match(c)) or names.is_seed(c)
+        if c == position or (c in found and not prefixed and (names.unit(c) or names.goal(c) or len(rows) < 2)):
+            continue
+        if not prefixed and not _constant(frame[c], rows):
+            continue
+        if prefixed or c not in found or (frame[c].n_unique() > 1 and max(p.size for p in rows) > 1):
+            out.append(c)
+    return out
+
+
+def _constant(column: pl.Series, rows: list[NDArray[np.int64]]) -> bool:
+    if column.dtype.is_nested():
+        return False
+    codes = column.rank("dense").fill_null(0).to_numpy()
+    return all((codes[part] == codes[part[0]]).all() for part in rows)
+
+
+def _settings_of(frame: pl.DataFrame, settings: Sequence[str], first: int, last: int) -> tuple[dict[str, Scalar], str | None]:
+    config: dict[str, Scalar] = {}
+    status = "finished" if "done" in frame.columns and str(frame["done"][last]).casefold() == "true" else None
+    for c in settings:
+        value = frame[c][first]
+        if c.casefold() in ("status", "state"):
+            status = names.status_of(frame[c][last])
+        elif isinstance(value, str | int | float | bool) or value is None:
+            config[_CONFIG_PREFIX.sub("", c)] = value
+    return config, status
+
+
+def _read_long(
+    frame: pl.DataFrame,
+    rows: dict[str, NDArray[np.int64]],
+    run_column: str | None,
+    metric_column: str,
+    value_column: str,
+    step_column: str | None,
+    where: Where,
+) -> list[RunLog]:
+    value = numbers(frame[value_column])
+    if value is None:
+        raise InputError(f"{where.path}: column {value_column!r} of this long table does not hold numbers")
+    others = [c for c in frame.columns if c not in (run_column, metric_column, value_column)]
+    found = {c: n for c in others if (n := numbers(frame[c])) is not None}
+    position = step_column or _position_column(others, list(found))
+    tag = frame[metric_column].fill_null("(no name)")
+    codes = tag.rank("dense").to_numpy().astype(np.int64)
+    settings = _settings(frame, others, list(rows.values()), found, position)
+    stamp = next((c for c in found if names.unit(c) == "timestamp"), None)
+    step_name = "row" if position is None else names.unit(position) or position
+    out = []
+    for name, part in rows.items():
+        order = part[np.argsort(codes[part], kind="stable")]
+        pieces = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        pieces.sort(key=lambda piece: int(piece[0]))
+        metrics = {}
+        for piece in pieces:
+            step = np.arange(piece.size, dtype=np.float64) if position is None else found[position][0][piece]
+            metrics[str(tag[int(piece[0])])] = settle(step, value[0][piece], None if stamp is None else found[stamp][0][piece])
+        config, status = _settings_of(frame, settings, int(part[0]), int(part[-1]))
+        out.append(RunLog(name, where.path, metrics, step_name, config=config, folder=where.folder, status=status or "unknown"))
+    return out
+
+
+def _exported(frame: pl.DataFrame) -> list[tuple[str, str, str]]:
+    """(column, run, metric) of every curve in W&B's chart export; empty if the table is not one."""
+    matches = [(c, m) for c in frame.columns[1:] if (m := _EXPORT.match(c))]
+    if not matches or len(matches) != frame.width - 1 or _EXPORT.match(frame.columns[0]):
+        return []
+    return [(c, m["run"], m["metric"]) for c, m in matches if not m["extreme"]]
+
+
+def _read_export(frame: pl.DataFrame, export: list[tuple[str, str, str]], nan_is_gap: bool, where: Where) -> list[RunLog]:
+    position = frame.columns[0]
+    step = numbers(frame[position])
+    if step is None:
+        raise FormatError(f"{where.path}: the first column {position!r} of this W&B export does not hold numbers")
+    runs: dict[str, dict[str, Series]] = {}
+    for column, run, metric in export:
+        value = numbers(frame[column])
+        curves = runs.setdefault(run, {})
+        if value is not None and metric not in ("_step", position):
+            logged = value[1] & ~np.isnan(value[0]) if nan_is_gap else value[1]
+            curves[metric] = _series(step[0], value[0], logged, None)
+    step_name = names.unit(position) or position
+    return [RunLog(run, where.path, curves, step_name, folder=where.folder) for run, curves in runs.items() if curves]

@@ -1,0 +1,175 @@
+"""Weights & Biases offline files (`run-*.wandb`): a LevelDB-style log of protobuf Records.
+
+After a 7-byte head come 32 KiB blocks of pieces: CRC-32 (zlib, started with the type byte), u16 length, u8 type (1 whole,
+2 first, 3 middle, 4 last), payload. Records used: 2 history, 5 config, 17 run, 18 exit. Values are JSON text, in which NaN and
+Infinity occur bare or in quotes. A file without an exit record is a run that is live or was killed; it is called running.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from farfield.curves.readers import wire
+from farfield.curves.readers.record import PointLog, RunLog, Where, as_number, config_of, flatten
+from farfield.errors import FormatError
+
+MAGIC = b":W&B"
+_HEAD, _BLOCK, _PIECE = 7, 32768, 7
+_INTERNAL = ("_wandb", "_step", "_timestamp")
+_DEEPEST = 100
+
+
+def read_wandb(data: bytes, where: Where) -> list[RunLog]:
+    """The run in the bytes of one `.wandb` file.
+
+    Raises
+    ------
+    FormatError : wrong head, or a piece that does not match its checksum
+    """
+    if not data.startswith(MAGIC) or len(data) < _HEAD:
+        raise FormatError(f"{where.path}: not a W&B offline file (it must begin with {MAGIC!r} and a version)")
+    run: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    status = "running"
+    points = PointLog()
+    try:
+        for record in _records(data, where.path):
+            for number, kind, a, b in wire.fields(record, 0, len(record)):
+                if kind != wire.BYTES:
+                    continue
+                if number == 2:
+                    _history(record, a, b, points)
+                elif number == 5:
+                    _config(record, a, b, config)
+                elif number == 17:
+                    _run(record, a, b, run, config)
+                elif number == 18:
+                    codes = [v for n, k, v, _ in wire.fields(record, a, b) if n == 1 and k == wire.VARINT]
+                    status = "killed" if codes and codes[0] else "finished"
+    except FormatError as error:
+        raise error if where.path in str(error) else FormatError(f"{where.path}: {error}") from error
+    return [
+        RunLog(
+            run.get("name") or run.get("id") or where.name,
+            where.path,
+            points.series(),
+            config=config_of({k: v for k, v in config.items() if k != "_wandb"}),
+            group=run.get("group") or run.get("sweep"),
+            folder=run.get("project") or where.folder,
+            status=status,
+        )
+    ]
+
+
+def _records(data: bytes, path: str) -> Iterator[bytes]:
+    """The whole records; a piece cut off by the end of the file ends them (the file is still being written)."""
+    at, size, pending = _HEAD, len(data), b""
+    while at + _PIECE <= size:
+        room = _BLOCK - at % _BLOCK
+        if room < _PIECE:
+            at += room
+            continue
+        crc, length, kind = struct.unpack_from("<IHB", data, at)
+        if kind == 0 and crc == 0 and length == 0 and not data[at:].strip(b"\0"):
+            return  # blank to the end: allocated, not yet written
+        payload = data[at + _PIECE : at + _PIECE + length]
+        if length > room - _PIECE or kind not in (1, 2, 3, 4):
+            raise FormatError(
+                f"{path}: W&B file is damaged at byte {at} of {size} (impossible record); copy it again from its source"
+            )
+        if len(payload) < length:
+            return
+        if zlib.crc32(payload, zlib.crc32(bytes((kind,)))) != crc:
+            raise FormatError(
+                f"{path}: W&B file is damaged at byte {at} of {size} (checksum differs); copy it again from its source"
+            )
+        at += _PIECE + length
+        if kind == 1:
+            yield payload
+        elif kind == 2:
+            pending = payload
+        else:
+            pending += payload
+            if kind == 4:
+                yield pending
+
+
+def _item(data: bytes, start: int, end: int) -> tuple[list[str], str]:
+    """A history or config item {1: key, 2: nested keys, 16: JSON text} as (path, JSON text)."""
+    key, nested, value = "", [], ""
+    for number, kind, a, b in wire.fields(data, start, end):
+        if kind == wire.BYTES:
+            if number == 1:
+                key = wire.text(data, a, b)
+            elif number == 2:
+                nested.append(wire.text(data, a, b))
+            elif number == 16:
+                value = wire.text(data, a, b)
+    return nested or [key], value
+
+
+def _history(data: bytes, start: int, end: int, points: PointLog) -> None:
+    """One history record {1: items, 2: step {1: number}}: every number in it at its step."""
+    step, row = None, []
+    for number, kind, a, b in wire.fields(data, start, end):
+        if number == 1 and kind == wire.BYTES:
+            path, text = _item(data, a, b)
+            row.append((".".join(path), text))
+        elif number == 2 and kind == wire.BYTES:
+            step = next((float(wire.signed(v)) for n, k, v, _ in wire.fields(data, a, b) if n == 1 and k == wire.VARINT), 0.0)
+    values = [(key, number) for key, text in row for key, number in _numbers(key, text)]
+    known = dict(values)
+    at = known.get("_step", step if step is not None else float("nan"))
+    time = known.get("_timestamp", float("nan"))
+    for key, value in values:
+        if not key.startswith(_INTERNAL):
+            points.add(key, at, value, time)
+
+
+def _numbers(key: str, text: str) -> list[tuple[str, float]]:
+    """The numbers in one JSON value; a nested object gives one for each of its leaves."""
+    try:
+        return [(key, float(text))]  # covers NaN, Infinity and -Infinity too
+    except ValueError:
+        pass
+    if text[:1] == "{":
+        leaves = flatten({key: _json(text)})
+        if leaves.get(f"{key}._type"):  # media and histograms, not a metric
+            return []
+        return [(k, n) for k, v in leaves.items() if (n := as_number(v)) is not None]
+    number = as_number(text.strip('"')) if text[:1] == '"' else None
+    return [] if number is None else [(key, number)]
+
+
+def _json(text: str) -> Any:
+    if text.count("{") + text.count("[") > _DEEPEST * 10:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _config(data: bytes, start: int, end: int, config: dict[str, Any]) -> None:
+    """One config record {1: updates, 2: removals}."""
+    for number, kind, a, b in wire.fields(data, start, end):
+        if kind == wire.BYTES and number in (1, 2):
+            path, value = _item(data, a, b)
+            if number == 1:
+                config[".".join(path)] = _json(value)
+            else:
+                config.pop(".".join(path), None)
+
+
+def _run(data: bytes, start: int, end: int, run: dict[str, str], config: dict[str, Any]) -> None:
+    """One run record {1: id, 3: project, 4: config, 6: group, 8: display name, 12: sweep}."""
+    names = {1: "id", 3: "project", 6: "group", 8: "name", 12: "sweep"}
+    for number, kind, a, b in wire.fields(data, start, end):
+        if kind == wire.BYTES and number in names:
+            run[names[number]] = wire.text(data, a, b)
+        elif kind == wire.BYTES and number == 4:
+            _config(data, a, b, config)
