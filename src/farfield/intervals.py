@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from farfield.errors import InputError, unknown_name
+from farfield import checks
+from farfield.errors import InputError
+from farfield.seeds import Seed, generator
 
 FloatArray = NDArray[np.float64]
-Rng = int | np.random.Generator | None
 Method = Literal["percentile", "bca"]
 
 _BLOCK = 1 << 16  # resampled indices at a time: what fits the cache
@@ -31,7 +32,7 @@ def bootstrap(
     n_boot: int = 2000,
     level: float = 0.95,
     method: Method = "percentile",
-    rng: Rng = None,
+    rng: Seed = None,
 ) -> tuple[FloatArray, FloatArray]:
     """(low, high) of a bootstrap interval for a statistic of `values`, the mean unless another is given.
 
@@ -50,7 +51,7 @@ def bootstrap(
 
     Source: Efron & Tibshirani 1993, chapters 13 and 14; clusters: Davison & Hinkley 1997, section 3.8.
     """
-    data = _finite("values", values)
+    data = _rows("values", values)
     if statistic is None:
         return cluster_bootstrap_ratio(data, np.ones(data.shape), clusters, n_boot=n_boot, level=level, method=method, rng=rng)
     _check(n_boot, level, method)
@@ -59,7 +60,7 @@ def bootstrap(
     members = np.split(order, np.cumsum(np.bincount(labels))[:-1])
     draws = np.stack([
         np.asarray(statistic(data[np.concatenate([members[c] for c in pick])]), dtype=np.float64)
-        for block in _picks(n_clusters, n_boot, np.random.default_rng(rng))
+        for block in _picks(n_clusters, n_boot, generator(rng))
         for pick in block
     ])  # fmt: skip
     if method == "percentile":
@@ -76,7 +77,7 @@ def cluster_bootstrap_ratio(
     n_boot: int = 2000,
     level: float = 0.95,
     method: Method = "percentile",
-    rng: Rng = None,
+    rng: Seed = None,
 ) -> tuple[FloatArray, FloatArray]:
     """(low, high) of a bootstrap interval for sum(num) / sum(den), such as one method's total error over another's.
 
@@ -89,7 +90,7 @@ def cluster_bootstrap_ratio(
     sums. A resample whose denominator is zero has no ratio: refused.
     """
     _check(n_boot, level, method)
-    top, bottom = _finite("num", num), _finite("den", den)
+    top, bottom = _rows("num", num), _rows("den", den)
     try:
         top, bottom = np.broadcast_arrays(top, bottom)
     except ValueError:
@@ -101,7 +102,7 @@ def cluster_bootstrap_ratio(
         columns = part.reshape(part.shape[0], -1)
         sums.append(columns if clusters is None else np.stack([np.bincount(labels, c, n_clusters) for c in columns.T], axis=1))
     draws = np.concatenate([
-        _ratio(counts @ sums[0], counts @ sums[1]) for counts in _counts(n_clusters, n_boot, np.random.default_rng(rng))
+        _ratio(counts @ sums[0], counts @ sums[1]) for counts in _counts(n_clusters, n_boot, generator(rng))
     ])  # fmt: skip
     if method == "percentile":
         low, high = _percentile(draws, level)
@@ -119,10 +120,10 @@ def bootstrap_difference(
     n_boot: int = 2000,
     level: float = 0.95,
     method: Method = "percentile",
-    rng: Rng = None,
+    rng: Seed = None,
 ) -> tuple[FloatArray, FloatArray]:
     """(low, high) of a bootstrap interval for mean(a - b) over paired rows (n, ...); parameters as in :func:`bootstrap`."""
-    first, second = _finite("a", a), _finite("b", b)
+    first, second = _rows("a", a), _rows("b", b)
     if first.shape != second.shape:
         raise InputError(f"a has shape {first.shape} and b {second.shape}; paired values need one shape")
     return bootstrap(first - second, clusters=clusters, n_boot=n_boot, level=level, method=method, rng=rng)
@@ -133,8 +134,8 @@ def wilson(k: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[FloatArray,
 
     Source: Wilson 1927; recommended by Brown, Cai & DasGupta 2001.
     """
-    _check_level(level)
-    hits, total = np.broadcast_arrays(_finite("k", k, ndim=0), _finite("n", n, ndim=0))
+    checks.level("level", level)
+    hits, total = np.broadcast_arrays(checks.finite("k", k), checks.finite("n", n))
     if not np.all((hits >= 0) & (hits <= total)):
         raise InputError("k must lie between 0 and n everywhere")
     z2 = float(special.ndtri(0.5 + level / 2)) ** 2
@@ -152,8 +153,8 @@ def interval_score(low: ArrayLike, high: ArrayLike, y: ArrayLike, level: float) 
 
     Negatively oriented, proper; arguments broadcast. Source: Gneiting & Raftery 2007, equation 43.
     """
-    _check_level(level)
-    lo, hi, at = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (low, high, y)))
+    checks.level("level", level)
+    lo, hi, at = np.broadcast_arrays(*(checks.numbers(n, v) for n, v in (("low", low), ("high", high), ("y", y))))
     if np.any(lo > hi):
         raise InputError("low is above high somewhere; an interval needs low <= high")
     miss = np.maximum(lo - at, 0) + np.maximum(at - hi, 0)
@@ -184,14 +185,14 @@ def conformal_scale(
     Source: Vovk et al. 2005; Lei et al. 2018, section 2; weights: Tibshirani et al. 2019, equation 7; groups: Lee, Barber &
     Willett 2023, "Distribution-free inference with hierarchical data".
     """
-    _check_level(level)
-    values = np.asarray(scores, dtype=np.float64)
+    checks.level("level", level)
+    values = checks.numbers("scores", scores)
     if values.ndim == 0 or np.isnan(values).any():
         raise InputError(f"scores has shape {values.shape} or holds NaN; allowed: (n, ...) numbers or infinity")
     n = values.shape[0]
     share = np.ones(n)
     if weights is not None:
-        share = _finite("weights", weights)
+        share = _rows("weights", weights)
         if share.shape != (n,) or np.any(share < 0) or (n and not np.any(share > 0)):
             raise InputError(f"weights has shape {share.shape}; allowed: ({n},) values >= 0, not all zero")
     if groups is not None:
@@ -235,13 +236,12 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float,
 
     Source: Nadeau & Bengio 2003, "Inference for the generalization error", section 3.
     """
-    _check_level(level)
-    d = _finite("differences", differences)
+    checks.level("level", level)
+    d = _rows("differences", differences)
     if d.ndim != 1 or d.size < 2:
         raise InputError(f"differences has shape {d.shape}; allowed: (J,) with J >= 2 splits")
-    if not (n_train > 0 and n_test > 0):
-        raise InputError(f"n_train is {n_train} and n_test {n_test}; both must be above zero")
-    mean, error = float(d.mean()), float(np.sqrt((1 / d.size + n_test / n_train) * d.var(ddof=1)))
+    ratio = checks.positive("n_test", n_test) / checks.positive("n_train", n_train)
+    mean, error = float(d.mean()), float(np.sqrt((1 / d.size + ratio) * d.var(ddof=1)))
     half = float(special.stdtrit(d.size - 1, 0.5 + level / 2)) * error
     if error == 0:
         t = 0.0 if mean == 0 else float(np.copysign(np.inf, mean))
@@ -253,24 +253,16 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float,
 # -- resampling -----------------------------------------------------------------------------------------------------------
 
 
-def _check_level(level: float) -> None:
-    if not (np.ndim(level) == 0 and 0 < level < 1):
-        raise InputError(f"level is {level!r}; allowed: a number strictly between 0 and 1, such as 0.95")
-
-
 def _check(n_boot: int, level: float, method: str) -> None:
-    _check_level(level)
-    if isinstance(n_boot, bool) or not isinstance(n_boot, int | np.integer) or n_boot < 1:
-        raise InputError(f"n_boot is {n_boot!r}; allowed: an integer of at least 1")
-    if method not in _METHODS:
-        raise unknown_name("bootstrap method", str(method), _METHODS)
+    checks.level("level", level)
+    checks.count("n_boot", n_boot)
+    checks.choice("method", method, _METHODS)
 
 
-def _finite(name: str, values: ArrayLike, ndim: int = 1) -> FloatArray:
-    out = np.asarray(values, dtype=np.float64)
-    if out.ndim < ndim or not np.isfinite(out).all():
-        raise InputError(f"{name} has shape {out.shape} and {int((~np.isfinite(out)).sum())} values that are not finite; allowed: "
-                         f"{'(n, ...) ' if ndim else ''}finite numbers")  # fmt: skip
+def _rows(name: str, values: ArrayLike) -> FloatArray:
+    out = checks.finite(name, values)
+    if out.ndim == 0:
+        raise InputError(f"{name} is a single number; allowed: (n, ...), observations along the first axis")
     return out
 
 

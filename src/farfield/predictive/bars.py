@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from farfield import checks
 from farfield.errors import InputError
-from farfield.predictive.base import FloatArray, IntArray, Predictive, Rng, check_count, finite_array, listed, unlisted
+from farfield.predictive.base import FloatArray, IntArray, Predictive, listed, unlisted
+from farfield.seeds import Seed, generator
 
 _HALF = float(special.ndtri(0.75))  # a half-normal holds half of its mass within this many scales
 
@@ -38,8 +40,8 @@ class Bars(Predictive):
     tails: bool = False
 
     def __post_init__(self) -> None:
-        borders = finite_array("borders", self.borders)
-        log_mass = np.asarray(self.log_mass, dtype=np.float64)
+        borders = checks.finite("borders", self.borders)
+        log_mass = checks.numbers("log_mass", self.log_mass)
         if borders.ndim != 1 or borders.size < 2 or not np.all(np.diff(borders) > 0):
             raise InputError(f"borders has shape {borders.shape}; allowed: (n_bars + 1,) strictly rising values")
         if log_mass.ndim == 0 or log_mass.shape[-1] != borders.size - 1:
@@ -177,9 +179,9 @@ class Bars(Predictive):
         second = _square_tail(np.zeros(1)) - _square_tail(v)
         return np.where(right, before[rows, bar] + scale * (v - 4 * m * first + 4 * m * m * second), out)
 
-    def sample(self, n: int, rng: Rng = None) -> FloatArray:
+    def sample(self, n: int, rng: Seed = None) -> FloatArray:
         """Draws by inversion."""
-        p = np.random.default_rng(rng).random((check_count(n), self._mass.shape[0]))
+        p = generator(rng).random((checks.count("n", n), self._mass.shape[0]))
         out = np.empty_like(p)
         last = self.borders.size - 2
         for row in range(p.shape[1]):

@@ -13,11 +13,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from farfield import checks
 from farfield.errors import InputError, unknown_name
+from farfield.seeds import Seed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Rng = int | np.random.Generator | None
 
 _KINDS: dict[str, type[Predictive]] = {}
 
@@ -64,7 +65,7 @@ class Predictive(ABC):
         """
 
     @abstractmethod
-    def sample(self, n: int, rng: Rng = None) -> FloatArray:
+    def sample(self, n: int, rng: Seed = None) -> FloatArray:
         """(n, *shape) draws; the same integer `rng` gives the same draws."""
 
     @abstractmethod
@@ -93,7 +94,7 @@ class Predictive(ABC):
 
     def quantile(self, q: ArrayLike) -> FloatArray:
         """Quantiles at `q` in [0, 1]: ``shape`` for a scalar q, (k, *shape) for k levels. Non-decreasing in q."""
-        levels = np.asarray(q, dtype=np.float64)
+        levels = checks.numbers("q", q)
         if levels.ndim > 1:
             raise InputError(f"q has shape {levels.shape}; allowed: a number or a (k,) array")
         if not np.all((levels >= 0) & (levels <= 1)):
@@ -108,9 +109,8 @@ class Predictive(ABC):
 
     def interval(self, level: float) -> tuple[FloatArray, FloatArray]:
         """(low, high) of the central interval that holds probability `level`, each ``shape``."""
-        if not (np.ndim(level) == 0 and 0 < level < 1):
-            raise InputError(f"interval level is {level!r}; allowed: a number strictly between 0 and 1, such as 0.8")
-        low, high = self.quantile([(1 - level) / 2, (1 + level) / 2])
+        share = checks.level("level", level)
+        low, high = self.quantile([(1 - share) / 2, (1 + share) / 2])
         return low, high
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Predictive(ABC):
 
     def _aligned(self, y: ArrayLike) -> FloatArray:
         """`y` as float64, broadcast against the batch."""
-        values = np.asarray(y, dtype=np.float64)
+        values = checks.numbers("y", y)
         try:
             return np.broadcast_to(values, np.broadcast_shapes(values.shape, self.shape))
         except ValueError:
@@ -165,21 +165,6 @@ def from_dict(record: Mapping[str, Any]) -> Predictive:
     if kind not in _KINDS:
         raise unknown_name("kind of predictive", kind, _KINDS)
     return _KINDS[kind]._from_fields({k: v for k, v in record.items() if k != "kind"})
-
-
-def finite_array(name: str, values: ArrayLike) -> FloatArray:
-    """`values` as float64; refused when one is NaN or infinite."""
-    out = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(out).all():
-        raise InputError(f"{name} has {int((~np.isfinite(out)).sum())} NaN or infinite values; all must be finite")
-    return out
-
-
-def check_count(n: int) -> int:
-    """A number of draws, at least one."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise InputError(f"number of draws is {n!r}; allowed: an integer of at least 1")
-    return int(n)
 
 
 def listed(values: FloatArray) -> Any:

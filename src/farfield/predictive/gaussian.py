@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from farfield import checks
 from farfield.errors import InputError
-from farfield.predictive.base import FloatArray, IntArray, Predictive, Rng, check_count, finite_array
+from farfield.predictive.base import FloatArray, IntArray, Predictive
+from farfield.seeds import Seed, generator
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,7 +29,7 @@ class Gaussian(Predictive):
     scale: FloatArray
 
     def __post_init__(self) -> None:
-        loc, scale = finite_array("loc", self.loc), finite_array("scale", self.scale)
+        loc, scale = checks.finite("loc", self.loc), checks.finite("scale", self.scale)
         if not np.all(scale > 0):
             raise InputError(f"scale has the value {scale.min():g}; allowed: > 0 (give a point mass a small positive scale)")
         try:
@@ -67,8 +69,8 @@ class Gaussian(Predictive):
         density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
         return np.asarray(self.scale * (z * special.erf(z / np.sqrt(2)) + 2 * density - 1 / np.sqrt(np.pi)))
 
-    def sample(self, n: int, rng: Rng = None) -> FloatArray:
-        return self.loc + self.scale * np.random.default_rng(rng).standard_normal((check_count(n), *self.shape))
+    def sample(self, n: int, rng: Seed = None) -> FloatArray:
+        return self.loc + self.scale * generator(rng).standard_normal((checks.count("n", n), *self.shape))
 
     def _take(self, flat: IntArray) -> Self:
         return type(self)(self.loc.ravel()[flat], self.scale.ravel()[flat])

@@ -17,21 +17,10 @@ _ODD, _EVEN = (1.0, 3.0, 5.0), (2.0, 4.0, 6.0, 8.0, 10.0)
 _SERIES_TERMS = 24  # of x^j at x <= 0.2: 0.2^24 = 2e-17
 
 
-def _by_df(df: FloatArray, z: FloatArray, function: object) -> FloatArray:
-    """Apply a kernel of one scalar df where degrees of freedom differ from entry to entry."""
-    assert callable(function)
-    df, z = np.broadcast_arrays(df, z)
-    out = np.empty(z.shape)
-    for value in np.unique(df):
-        at = df == value
-        out[at] = function(value, z[at])
-    return out
-
-
 def cdf(df: float | FloatArray, z: FloatArray) -> FloatArray:
     """P(T <= z)."""
     if np.ndim(df):
-        return _by_df(np.asarray(df), z, cdf)
+        return np.where(np.isinf(df), special.ndtr(z), special.stdtr(df, z))
     nu = float(df)
     if nu == np.inf:
         return np.asarray(special.ndtr(z))
@@ -88,19 +77,16 @@ def _odd_coefficient(j: int) -> float:
 
 def log_density(df: float | FloatArray, z: FloatArray) -> FloatArray:
     """Log density of the standard kernel."""
-    if np.ndim(df):
-        return _by_df(np.asarray(df), z, log_density)
-    nu = float(df)
     with np.errstate(over="ignore"):
         square = z * z
-    if nu == np.inf:
-        return np.asarray(-0.5 * square - 0.5 * math.log(2 * math.pi))
-    return np.asarray(_log_constant(nu) - 0.5 * (nu + 1) * np.log1p(square / nu))
-
-
-def _log_constant(nu: float) -> float:
-    """log of Gamma((nu+1)/2) / (Gamma(nu/2) sqrt(pi nu)), without the cancellation of two large log-gammas."""
-    return float(-special.betaln(nu / 2, 0.5) - 0.5 * math.log(nu))
+    normal = -0.5 * square - 0.5 * math.log(2 * math.pi)
+    heavy = np.isfinite(df)
+    if not np.any(heavy):
+        return np.asarray(normal)
+    nu = np.where(heavy, df, 1.0)
+    # betaln: no cancellation of two large log-gammas
+    student = -special.betaln(nu / 2, 0.5) - 0.5 * np.log(nu) - 0.5 * (nu + 1) * np.log1p(square / nu)
+    return np.where(heavy, student, normal)
 
 
 def density(df: float | FloatArray, z: FloatArray) -> FloatArray:
@@ -110,15 +96,13 @@ def density(df: float | FloatArray, z: FloatArray) -> FloatArray:
 
 def ppf(df: float | FloatArray, p: FloatArray) -> FloatArray:
     """Quantile of the standard kernel."""
-    if np.ndim(df):
-        return _by_df(np.asarray(df), p, ppf)
-    nu = float(df)
-    if nu == np.inf:
+    if not np.any(np.isfinite(df)):
         return np.asarray(special.ndtri(p))
     upper = p > 0.5
-    z = np.asarray(special.stdtrit(nu, np.where(upper, 1 - p, p)))
+    nu = np.where(np.isinf(df), 1.0, df)
+    z = special.stdtrit(nu, np.where(upper, 1 - p, p))
     z = np.where((p == 0) | (p == 1), -np.inf, z)
-    return np.where(upper, -z, z)
+    return np.where(np.isinf(df), special.ndtri(p), np.where(upper, -z, z))
 
 
 def moments(df: float | FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

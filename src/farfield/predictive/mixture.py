@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from farfield import checks
 from farfield.errors import InputError
 from farfield.predictive import kernels
-from farfield.predictive.base import FloatArray, IntArray, Predictive, Rng, check_count, listed, unlisted
+from farfield.predictive.base import FloatArray, IntArray, Predictive, listed, unlisted
 from farfield.predictive.quadrature import integrate
+from farfield.seeds import Seed, generator
 
 _BLOCK = 1 << 16  # component evaluations at a time: what fits the cache
 _FAR = 37.0  # scales outside the bounds beyond which a light tail's mass underflows
@@ -69,7 +71,7 @@ class Mixture(Predictive):
     upper: FloatArray | float = np.inf
 
     def __post_init__(self) -> None:
-        given = {n: np.asarray(getattr(self, n), dtype=np.float64) for n in ("weights", "loc", "scale", "df", "lower", "upper")}
+        given = {n: checks.numbers(n, getattr(self, n)) for n in ("weights", "loc", "scale", "df", "lower", "upper")}
         try:
             weights, loc, scale = np.broadcast_arrays(given["weights"], given["loc"], given["scale"])
             df = given["df"] if given["df"].ndim == 0 else np.broadcast_to(given["df"], loc.shape)
@@ -344,27 +346,27 @@ class Mixture(Predictive):
         endless = (lightest <= 0.5) & ~(np.isfinite(low) & np.isfinite(high))
         return np.where(np.isnan(y), np.nan, np.where(endless | np.isinf(y), np.inf, out))
 
-    def sample(self, n: int, rng: Rng = None) -> FloatArray:
+    def sample(self, n: int, rng: Seed = None) -> FloatArray:
         """Draws a component, then a value; one that falls outside the bounds is replaced by a draw from inside by inversion."""
-        generator = np.random.default_rng(rng)
+        random = generator(rng)
         flat, size = self._flat, int(np.prod(self.shape))
-        draws = check_count(n)
+        draws = checks.count("n", n)
         inside = kernels.interval_mass(flat.df, *((e[:, None] - flat.loc) / flat.scale for e in (flat.low, flat.high)))
         share = np.cumsum(flat.weights * inside, axis=1)
-        pick = generator.random((draws, size)) * share[:, -1]
+        pick = random.random((draws, size)) * share[:, -1]
         component = np.zeros((draws, size), dtype=np.int64)
         for share_so_far in share[:, :-1].T:
             np.add(component, pick >= share_so_far, out=component)
         at = (np.arange(size), component)
         df = flat.df if flat.df.ndim == 0 else flat.df[at]
-        normal = generator.standard_normal((draws, size))
+        normal = random.standard_normal((draws, size))
         heavy = np.isfinite(df)
         if heavy.any():
-            chi = 2 * generator.standard_gamma(np.where(heavy, df, 1.0) / 2, (draws, size))
+            chi = 2 * random.standard_gamma(np.where(heavy, df, 1.0) / 2, (draws, size))
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 normal = np.where(heavy, normal / np.sqrt(chi / np.where(heavy, df, 1.0)), normal)
         out = flat.loc[at] + flat.scale[at] * normal
-        fresh = generator.random((draws, size))
+        fresh = random.random((draws, size))
         outside = ~((out >= flat.low) & (out <= flat.high))
         if outside.any():
             row, j = np.broadcast_to(np.arange(size), out.shape)[outside], component[outside]
@@ -380,7 +382,7 @@ class Mixture(Predictive):
         loc' = median + factor (loc - median), scale' = factor scale: without bounds every quantile's distance from the median
         is multiplied by the factor; with bounds the stretched mixture is truncated anew.
         """
-        stretch = np.asarray(factor, dtype=np.float64)
+        stretch = checks.numbers("factor", factor)
         if not np.all((stretch > 0) & np.isfinite(stretch)):
             raise InputError("factor must be finite and > 0 everywhere")
         try:

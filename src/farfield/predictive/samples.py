@@ -10,8 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from farfield import checks
 from farfield.errors import InputError
-from farfield.predictive.base import FloatArray, IntArray, Predictive, Rng, check_count, finite_array
+from farfield.predictive.base import FloatArray, IntArray, Predictive
+from farfield.seeds import Seed, generator
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,7 +33,7 @@ class Samples(Predictive):
     values: FloatArray
 
     def __post_init__(self) -> None:
-        values = finite_array("values", self.values)
+        values = checks.finite("values", self.values)
         if values.ndim == 0 or values.shape[0] == 0:
             raise InputError(f"values has shape {values.shape}; allowed: (n, *shape) with n >= 1 draws first")
         object.__setattr__(self, "values", values)
@@ -111,9 +113,9 @@ class Samples(Predictive):
             out[i : i + step] = np.abs(ordered[at] - flat[i : i + step, None]).mean(axis=1) - self._gini[at]
         return out.reshape(values.shape)
 
-    def sample(self, n: int, rng: Rng = None) -> FloatArray:
+    def sample(self, n: int, rng: Seed = None) -> FloatArray:
         """Draws with replacement; each draw is taken for the whole batch together, so that dependence survives."""
-        pick = np.random.default_rng(rng).integers(self.values.shape[0], size=check_count(n))
+        pick = generator(rng).integers(self.values.shape[0], size=checks.count("n", n))
         return self.values[pick]
 
     def _take(self, flat: IntArray) -> Self:
