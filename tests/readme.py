@@ -3,7 +3,8 @@
 A block fenced as ``console`` is run: each line that begins with ``$ `` is a command of the shell, the lines up to the next are its
 output (standard output and error together). The blocks of a document run in order, in one copy of examples/, at a width of 100
 columns, without colour. What differs from run to run is shown as it came out last, and compared after `NORMALISED`. Commands that
-install something are fenced as ``sh`` and are not run. A document whose blocks another test runs says so in a comment:
+install something are fenced as ``sh`` and are not run. Blocks fenced as ``python`` are one program a document, run after them, and
+must end without an error or a warning. A document whose blocks another test runs says so in a comment:
 ``<!-- run by tests/papers/test_new.py -->``.
 """
 
@@ -15,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from farfield import documents
@@ -22,6 +25,7 @@ from farfield.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ELSEWHERE = re.compile(r"^<!-- run by (tests/[\w/]+\.py) -->$", re.MULTILINE)
 
 # the only differences that are allowed between what a document shows and what comes out
@@ -61,24 +65,27 @@ def _run_block(block: str, directory: Path) -> str:
     return "".join(f"{line}\n" for line in shown)
 
 
+def run_python(text: str, directory: Path) -> subprocess.CompletedProcess[str] | None:
+    """The run of the document's Python blocks as one program, in `directory`; None where it has none or another test runs them."""
+    program = "".join(_PYTHON.findall(text))
+    if not program or run_elsewhere(text):
+        return None
+    return _run([sys.executable, "-W", "error", "-c", program], directory)
+
+
 def _output(command: str, directory: Path) -> list[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("FARFIELD_DATA", "FORCE_COLOR", "PYTHONPATH")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    environment |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        ["sh", "-c", command],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
-    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    lines = [line.rstrip() for line in _run(["sh", "-c", command], directory).stdout.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def _run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("FARFIELD_DATA", "FORCE_COLOR", "PYTHONPATH")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    environment |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, cwd=directory, env=environment, text=True, timeout=120, **streams)
 
 
 def normalised(text: str) -> str:
@@ -114,10 +121,16 @@ def derive(text: str) -> str:
 
 def current(path: Path) -> str:
     """What a document would hold if it were written now."""
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
-        shutil.copytree(ROOT / "examples", directory / "examples")
+    with workplace() as directory:
         return run(derive(path.read_text(encoding="utf-8")), directory)
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A directory that holds what a reader of a document has in theirs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(ROOT / "examples", Path(scratch) / "examples")
+        yield Path(scratch)
 
 
 def main() -> None:

@@ -23,6 +23,13 @@ def test_a_document_shows_what_comes_out_now(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_python_of_a_document_runs(path: Path) -> None:
+    with readme.workplace() as directory:
+        done = readme.run_python(path.read_text(encoding="utf-8"), directory)
+    assert done is None or done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
@@ -68,6 +75,17 @@ def test_commands_are_run_and_their_output_is_put_in_place(tmp_path: Path) -> No
 def test_blocks_of_one_document_share_a_directory(tmp_path: Path) -> None:
     text = "```console\n$ echo kept > file\n```\n\n```console\n$ cat file\nkept\n```\n"
     assert readme.run(text, tmp_path) == text
+
+
+def test_python_blocks_are_one_program_and_a_warning_fails_it(tmp_path: Path) -> None:
+    text = "```python\nx = 1\n```\n\n```python\nprint(x + 1)\n{more}```\n"
+    done = readme.run_python(text.format(more=""), tmp_path)
+    assert done is not None
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    warned = readme.run_python(text.format(more="import warnings\nwarnings.warn('old')\n"), tmp_path)
+    assert warned is not None
+    assert warned.returncode == 1
+    assert readme.run_python("no code", tmp_path) is None
 
 
 def test_a_document_that_is_run_elsewhere_is_left_alone(tmp_path: Path) -> None:
