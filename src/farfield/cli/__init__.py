@@ -14,6 +14,7 @@ from farfield.errors import FarfieldError, unknown_name
 
 # command -> (module that defines it as `command`, one-line help); the help stands here so that `farfield --help` imports none
 _COMMANDS = {
+    "runs": ("farfield.cli.runs", "Read training logs: what is in them, and one metric as one table."),
     "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
     "claims": ("farfield.cli.claims", "Run the papers' claims and see their verdicts."),

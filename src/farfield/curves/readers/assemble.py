@@ -261,7 +261,9 @@ def planned_end(run: RunLog, x_name: str, x: FloatArray) -> float | None:
     Whole epochs counted from zero end at one less than their number.
     """
     kind = names.unit(x_name) or x_name
-    end = {**names.planned_ends(run.config), **run.planned}.get(kind)
+    if kind in run.planned:
+        return run.planned[kind]
+    end = names.planned_ends(run.config).get(kind)
     if end is not None and kind == "epoch" and x.size and x[0] == 0 and not np.mod(x, 1).any():
         return end - 1
     return end
@@ -285,7 +287,9 @@ def groups_of(runs: Sequence[RunLog]) -> list[str | None]:
         rest = tuple(sorted((k, repr(v)) for k, v in run.config.items() if not names.is_seed(k)))
         if seed(run) is not None and rest:
             siblings[(run.folder, rest)].append(i)
-    out = [run.group for run in runs]
+    logged = {run.group for run in runs if run.group}
+    # a parent run belongs to the group that its children name it by
+    out = [run.group or next((i for i in (_own_id(run),) if i in logged), None) for run in runs]
     number = 0
     for members in siblings.values():
         if len({seed(runs[i]) for i in members}) > 1:
@@ -296,3 +300,8 @@ def groups_of(runs: Sequence[RunLog]) -> list[str | None]:
     if len(folders) > 1:
         out = [group or run.folder for group, run in zip(out, runs, strict=True)]
     return out
+
+
+def _own_id(run: RunLog) -> str:
+    """The identifier of a run in its store: what follows the # of its source, else the name of its folder."""
+    return run.source.rpartition("#")[2].rpartition("/")[2]

@@ -44,7 +44,6 @@ def read_mlflow(store: Store) -> list[RunLog]:
             (float("nan") if at is None else at, logged, float("nan") if time is None else time / 1e3)
         )
 
-    parents = {parent for texts in tags.values() if (parent := texts.get("mlflow.parentRunId"))}
     out = []
     for uuid, run_name, status, experiment_id in runs:
         run = str(uuid)
@@ -57,7 +56,7 @@ def read_mlflow(store: Store) -> list[RunLog]:
                 f"{store.path}#{run}",
                 {key: _series(rows) for key, rows in points[run].items()},
                 config={key: scalar_of_text(text) for key, text in params[run].items()},
-                group=tags[run].get("mlflow.parentRunId") or (run if run in parents else None),
+                group=tags[run].get("mlflow.parentRunId"),
                 folder=experiments.get(experiment_id),
                 status=_STATUS.get(str(status).upper(), "unknown"),
             )

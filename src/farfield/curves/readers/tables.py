@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farfield.curves.readers import names
-from farfield.curves.readers.record import FloatArray, RunLog, Scalar, Series, Where, settle
+from farfield.curves.readers.record import FloatArray, RunLog, Scalar, Series, Where, as_number, settle
 from farfield.errors import FormatError, InputError, unknown_name
 
 _SURE_RUN = ("run", "run_name", "run_id", "run_uuid", "trial", "trial_name", "trial_id", "experiment", "exp", "exp_name")
@@ -26,6 +26,8 @@ _STEP_WORDS = ("step", "_step", "global_step", "iteration", "iter", "training_it
 _EXPORT = re.compile(r"^(?P<run>.+) - (?P<metric>[^ ].*?)(?P<extreme>__MIN|__MAX)?$")
 _INDEX = re.compile(r"^(unnamed: \d+|index|__index_level_\d+__|)$", re.IGNORECASE)
 _CONFIG_PREFIX = re.compile(r"^(config|hparams?|params?|hyperparameters?)[./]", re.IGNORECASE)
+# columns that `farfield runs read` writes beside the points
+OWN_COLUMNS = ("group", "planned_end", "n_nonfinite", "n_duplicate", "n_overlap")
 MISSING = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "<NA>", "-")
 
 
@@ -178,12 +180,8 @@ def _read_wide(
         step = step_all[part]
         time = None if stamp is None else numeric[stamp][0][part]
         metrics = {c: _series(step, numeric[c][0][part], logged[c][part], time) for c in numeric if logged[c][part].any()}
-        config, status = _settings_of(frame, settings, int(part[0]), int(part[-1]))
-        out.append(
-            RunLog(
-                name, where.path, metrics, step_name, config=config, folder=where.folder, status=status or "unknown", notes=notes
-            )
-        )
+        described = _settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
+        out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, notes=notes, **described))
     return out
 
 
@@ -204,7 +202,7 @@ def _settings(
     """Columns that describe runs and are not logged along them."""
     out = []
     for c in columns:
-        prefixed = bool(_CONFIG_PREFIX.match(c)) or names.is_seed(c)
+        prefixed = bool(_CONFIG_PREFIX.match(c)) or names.is_seed(c) or c in OWN_COLUMNS
         if c == position or (c in found and not prefixed and (names.unit(c) or names.goal(c) or len(rows) < 2)):
             continue
         if not prefixed and not _constant(frame[c], rows):
@@ -221,16 +219,24 @@ def _constant(column: pl.Series, rows: list[NDArray[np.int64]]) -> bool:
     return all((codes[part] == codes[part[0]]).all() for part in rows)
 
 
-def _settings_of(frame: pl.DataFrame, settings: Sequence[str], first: int, last: int) -> tuple[dict[str, Scalar], str | None]:
+def _settings_of(frame: pl.DataFrame, settings: Sequence[str], first: int, last: int, step_name: str) -> dict[str, Any]:
+    """What the setting columns say about the run between two rows, as fields of its RunLog."""
     config: dict[str, Scalar] = {}
-    status = "finished" if "done" in frame.columns and str(frame["done"][last]).casefold() == "true" else None
+    out: dict[str, Any] = {"config": config}
+    if "done" in frame.columns and str(frame["done"][last]).casefold() == "true":
+        out["status"] = "finished"
     for c in settings:
         value = frame[c][first]
         if c.casefold() in ("status", "state"):
-            status = names.status_of(frame[c][last])
-        elif isinstance(value, str | int | float | bool) or value is None:
+            out["status"] = names.status_of(frame[c][last]) or "unknown"
+        elif c == "group":
+            out["group"] = None if value is None else str(value)
+        elif c == "planned_end":
+            end = as_number(value)
+            out["planned"] = {} if end is None else {names.unit(step_name) or step_name: end}
+        elif c not in OWN_COLUMNS and (isinstance(value, str | int | float | bool) or value is None):
             config[_CONFIG_PREFIX.sub("", c)] = value
-    return config, status
+    return out
 
 
 def _read_long(
@@ -262,8 +268,8 @@ def _read_long(
         for piece in pieces:
             step = np.arange(piece.size, dtype=np.float64) if position is None else found[position][0][piece]
             metrics[str(tag[int(piece[0])])] = settle(step, value[0][piece], None if stamp is None else found[stamp][0][piece])
-        config, status = _settings_of(frame, settings, int(part[0]), int(part[-1]))
-        out.append(RunLog(name, where.path, metrics, step_name, config=config, folder=where.folder, status=status or "unknown"))
+        described = _settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
+        out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, **described))
     return out
 
 

@@ -1,0 +1,190 @@
+"""How every command that yields a table hands it over: drawn for people, JSON, CSV or Parquet for programs.
+
+On a terminal the table is as wide as the terminal; what is piped is never cut. ``-o FILE`` is written atomically and its ending
+says the format. JSON has null where a number is not finite, since JSON has no other way to say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from farfield.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Format = Literal["table", "json", "csv", "parquet"]
+_ENDINGS: dict[str, Format] = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "table"}
+_PIPE_WIDTH = 100_000
+MOST_ROWS = 60
+_F = TypeVar("_F", bound=Callable[..., None])
+
+
+def output_options(function: _F) -> _F:
+    """The options ``--json``, ``--csv``, ``-o FILE``, ``--quiet``, passed on as ``as_json``, ``as_csv``, ``out``, ``quiet``."""
+    options: tuple[Callable[[_F], _F], ...] = (
+        click.option("-q", "--quiet", is_flag=True, help="No notes on standard error."),
+        click.option("-o", "--output", "out", metavar="FILE", help="Write to FILE (.json, .csv, .parquet or .txt), atomically."),
+        click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    )
+    for option in options:
+        function = option(function)
+    return function
+
+
+def format_of(as_json: bool, as_csv: bool, out: str | None) -> Format:
+    """The format that the options ask for: the flag, else the ending of `out`, else a table.
+
+    Raises
+    ------
+    UsageError : both flags
+    InputError : an ending that says no format
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv cannot both be given; choose one")
+    if as_json or as_csv:
+        return "json" if as_json else "csv"
+    if out is None or out == "-":
+        return "table"
+    ending = out[out.rfind(".") :].casefold() if "." in out else ""
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
+    if out.startswith("/dev/"):
+        return "table"
+    raise InputError(f"cannot tell the format of {out} from its ending; allowed: {', '.join(_ENDINGS)}, or say --json or --csv")
+
+
+def emit(
+    frame: pl.DataFrame | Sequence[Mapping[str, Any]],
+    fmt: Format,
+    out: str | None = None,
+    *,
+    title: str | None = None,
+    footer: str | None = None,
+    shown: pl.DataFrame | None = None,
+    document: Any = None,
+    every_row: bool = False,
+) -> None:
+    """Hand over a table.
+
+    Parameters
+    ----------
+    frame : a polars frame, or rows as mappings
+    fmt : ``table``, ``json`` (an array of row objects), ``csv`` or ``parquet``
+    out : a file to write, or None or ``-`` for standard output
+    title, footer : lines above and beneath a drawn table
+    shown : what a drawn table shows instead of `frame` (fewer columns, say)
+    document : what JSON holds instead of the rows
+    every_row : draw them all; otherwise the first ``MOST_ROWS``
+
+    Raises
+    ------
+    InputError : `out` cannot be written
+    """
+    import polars as pl
+
+    table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(list(frame), infer_schema_length=None)
+    to_stdout = out is None or out == "-"
+    if fmt == "table":
+        text = _drawn(table if shown is None else shown, title, footer, every_row or not to_stdout, to_stdout)
+        if text is not None:
+            _write(text.encode(), out)
+    elif fmt == "json":
+        _write(json_text(table.to_dicts() if document is None else document).encode(), out)
+    elif fmt == "csv":
+        _write(table.write_csv().encode(), out)
+    else:
+        buffer = io.BytesIO()
+        table.write_parquet(buffer)
+        _write(buffer.getvalue(), out)
+
+
+def json_text(value: Any) -> str:
+    """JSON with null for numbers that are not finite."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _write(data: bytes, out: str | None) -> None:
+    if out is None or out == "-":
+        click.echo(data, nl=False)
+        return
+    from farfield.files import write_atomic
+
+    write_atomic(out, data)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: numbers with five figures, a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if math.isfinite(value) and value == int(value) and abs(value) < 1e7:
+            return f"{int(value)}"
+        return f"{value:.5g}"
+    return str(value)
+
+
+def _drawn(frame: pl.DataFrame, title: str | None, footer: str | None, every_row: bool, to_stdout: bool) -> str | None:
+    """The table as text; printed directly, and None, where standard output is a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name, dtype in frame.schema.items():
+        numeric = dtype.is_numeric()
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    rows = frame if every_row else frame.head(MOST_ROWS)
+    for row in rows.iter_rows():
+        table.add_row(*(Text(cell(value)) for value in row))
+    lines: list[Any] = [Text(title, "bold")] if title else []
+    lines.append(table)
+    if rows.height < frame.height:
+        lines.append(Text(f"the first {rows.height} of {frame.height} rows; --json and --csv hold all of them", "dim"))
+    if footer:
+        lines.append(Text(footer))
+    if to_stdout and sys.stdout.isatty():
+        console = Console(highlight=False, markup=False, emoji=False)
+        for line in lines:
+            console.print(line)
+        return None
+    text = io.StringIO()
+    console = Console(file=text, width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False, no_color=True)
+    for line in lines:
+        console.print(line)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+@contextlib.contextmanager
+def notes(quiet: bool = False) -> Iterator[None]:
+    """Warnings raised inside become lines `note: ...` on standard error, none of them if `quiet`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            if not quiet:
+                for line in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
+                    click.echo(f"note: {line}", err=True)
