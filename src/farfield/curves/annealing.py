@@ -143,7 +143,8 @@ def loss_reduction(schedules: Schedule | Sequence[Schedule], x: ArrayLike, *, c:
         width = b - a
         # the part of each interval that lies before x; a jump counts as soon as x reaches it
         done = np.where(width > 0, np.clip((q - a) / np.where(width > 0, width, 1.0), 0.0, 1.0), q >= a)
-        half = 0.5 * done
+        # midpoint rule; a jump has, as in the law, the rate after it
+        half = np.where(width > 0, 0.5, 1.0) * done
         rate = np.maximum(r0 + half * (r1 - r0), 1e-12)
         before = s0 + half * width * (r0 + 0.5 * half * (r1 - r0))
         reach = np.maximum(area[i][:, None] - before, 0.0)

@@ -310,9 +310,10 @@ def _built(name: str, positional: list[float], numbers: dict[str, float], shape:
 
 def _number(text: str, spec: str, name: str) -> float:
     match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+)([kmb]?)", text.strip().casefold())
-    if match is None:
-        raise _malformed(spec, name, f"{text!r} is not a number of 0 or more")
-    return float(match[1].replace("_", "")) * _SUFFIX[match[2]]
+    value = float(match[1].replace("_", "")) * _SUFFIX[match[2]] if match else np.inf
+    if not np.isfinite(value):
+        raise _malformed(spec, name, f"{text!r} is not a finite number of 0 or more")
+    return value
 
 
 def _malformed(spec: str, name: str, why: str) -> InputError:
