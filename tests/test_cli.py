@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -71,6 +72,8 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureF
 
 def test_an_unknown_command_of_a_group_is_answered_with_the_nearest_three() -> None:
     group = cli.Group("runs", commands=[click.Command(n) for n in ("list", "read", "write", "merge")])
+    groups = [importlib.import_module(module).command for module, _ in cli._COMMANDS.values()]
+    assert [g.name for g in groups if isinstance(g, click.Group) and not isinstance(g, cli.Group)] == []
     with pytest.raises(click.UsageError, match=r"unknown command 'lst'; nearest: list, \w+, \w+ \(4 are allowed\)"):
         group.main(["lst"], standalone_mode=False)
 
