@@ -15,6 +15,8 @@ from farfield.errors import FarfieldError, unknown_name
 # command -> (module that defines it as `command`, one-line help); the help stands here so that `farfield --help` imports none
 _COMMANDS = {
     "runs": ("farfield.cli.runs", "Read training logs: what is in them, and one metric as one table."),
+    "forecast": ("farfield.cli.forecast", "Where every run will end, with intervals, and which to continue."),
+    "backtest": ("farfield.cli.backtest", "How the forecasts do where the far end is hidden."),
     "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
     "claims": ("farfield.cli.claims", "Run the papers' claims and see their verdicts."),

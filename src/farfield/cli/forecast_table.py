@@ -41,14 +41,21 @@ _COLOURS = {
 }
 
 
-def echo(show: Callable[[Console], None]) -> None:
-    """Print what `show` draws on standard output: as wide as the terminal, or, into a pipe, as wide as the text."""
-    if sys.stdout.isatty():
+def hand_over(show: Callable[[Console], None], out: str | None) -> None:
+    """Print what `show` draws, as wide as the terminal; into a pipe or the file `out`, as wide as the text and without colours."""
+    to_stdout = out is None or out == "-"
+    if to_stdout and sys.stdout.isatty():
         show(Console(highlight=False, markup=False, emoji=False))
         return
-    text = io.StringIO()
-    show(Console(file=text, width=PIPE_WIDTH, highlight=False, markup=False, emoji=False))
-    click.echo("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    drawn = io.StringIO()
+    show(Console(file=drawn, width=PIPE_WIDTH, highlight=False, markup=False, emoji=False, no_color=True))
+    text = "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
+    if out is None or out == "-":
+        click.echo(text, nl=False)
+        return
+    from farfield.files import write_atomic
+
+    write_atomic(out, text.encode())
 
 
 def show_forecast(forecast: Forecast, console: Console, *, everything: bool = False) -> None:

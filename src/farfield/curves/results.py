@@ -346,7 +346,7 @@ class Forecast:
         tail = (1 - self.level) / 2
         return self.quantile(np.array([tail, 0.5, 1 - tail, *QUANTILES]))
 
-    @property
+    @cached_property
     def median(self) -> FloatArray:
         """(n_runs,) the point forecast; what is already known for a finished run, NaN for a refused one."""
         out: FloatArray = self._table[1].copy()

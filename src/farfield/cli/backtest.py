@@ -1,0 +1,54 @@
+"""`farfield backtest`: how the forecasts do where the far end of every run is hidden, by method and reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from farfield.cli.forecast import check_figure
+from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.reading import read, reading_options
+
+
+@click.command("backtest")
+@reading_options
+@click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+@click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
+@click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
+@click.option("--plot", metavar="FILE", help="A figure of coverage, error and width by reach (.png, .svg or .pdf).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@output_options
+def command(
+    estimate: str,
+    method: str,
+    lr_schedule: str | None,
+    plot: str | None,
+    seed: int,
+    as_json: bool,
+    as_csv: bool,
+    out: str | None,
+    quiet: bool,
+    **chosen: Any,
+) -> None:
+    """Hide the end of every run in PATH..., forecast it, and score the forecasts against what was hidden.
+
+    Nothing of the scored run's group, and nothing beyond its cut, is used for its forecast. Exit code 0: scored. 2: bad input.
+    """
+    fmt = format_of(as_json, as_csv, out)
+    check_figure(plot)
+    with notes(quiet):
+        from farfield.curves.backtesting import backtest
+
+        curves = read(chosen)
+        found = backtest(curves, estimate=estimate, method=method, lr_schedule=lr_schedule, rng=seed)
+    if plot is not None:
+        from farfield.curves.plot import backtest_figure, save_figure
+
+        save_figure(backtest_figure(found), plot)
+    if fmt == "table":
+        from farfield.cli.forecast_table import hand_over, show_backtest
+
+        hand_over(lambda console: show_backtest(found, console), out)
+    else:
+        emit(found.to_frame() if fmt != "json" else [], fmt, out, document=found.to_dict() if fmt == "json" else None)

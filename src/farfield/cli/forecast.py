@@ -1,0 +1,160 @@
+"""`farfield forecast`: where every run will end, with intervals, the advice that follows, and the evidence beneath."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.reading import read, reading_options
+from farfield.errors import InputError
+
+if TYPE_CHECKING:
+    from farfield.curves.data import Curves, FloatArray
+    from farfield.curves.results import Forecast
+
+_BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
+
+
+@click.command("forecast")
+@reading_options
+@click.option("--to", type=float, metavar="X", help="Forecast every run at this x; default: each run's planned end.")
+@click.option("--by", metavar="2x|+N", help="Forecast each run at twice its last x (any multiple), or N further on.")
+@click.option("--level", type=float, default=0.8, show_default=True, help="Level of the intervals.")
+@click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+@click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
+@click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
+@click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from, themselves not forecast (repeatable).")
+@click.option(
+    "--compare",
+    type=click.Choice(["same", "own-end"]),
+    default="same",
+    show_default=True,
+    help="P(ends best): at one x, or each at its own end.",
+)
+@click.option("--plot", metavar="FILE", help="A figure of the best runs (.png, .svg or .pdf).")
+@click.option("--report", metavar="FILE.html", help="All of it in one HTML file that works offline.")
+@click.option("--all", "everything", is_flag=True, help="Every run in the table, not only the best 40.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the joint draws.")
+@output_options
+@click.pass_context
+def command(
+    context_: click.Context,
+    /,
+    to: float | None,
+    by: str | None,
+    level: float,
+    estimate: str,
+    method: str,
+    lr_schedule: str | None,
+    context: tuple[str, ...],
+    compare: Any,
+    plot: str | None,
+    report: str | None,
+    everything: bool,
+    seed: int,
+    as_json: bool,
+    as_csv: bool,
+    out: str | None,
+    quiet: bool,
+    **chosen: Any,
+) -> None:
+    """Where each run in PATH... will end, best first. PATH is a log, a folder of logs, or - for standard input.
+
+    Exit code 0: forecast. 2: bad input, or none of the runs could be forecast.
+    """
+    fmt = format_of(as_json, as_csv, out)
+    if to is not None and by is not None:
+        raise click.UsageError("--to and --by cannot both be given; one says where, the other how much further")
+    further = None if by is None else parse_by(by)
+    check_figure(plot)
+    if report is not None and not report.lower().endswith((".html", ".htm")):
+        raise InputError(f"--report {report}: the file must end in .html")
+
+    with notes(quiet):
+        from farfield.curves.forecasting import forecast
+
+        curves = read(chosen)
+        others = None
+        if context:
+            same = {"metric": curves.metric.name, "goal": curves.metric.goal, "x": curves.x_name}
+            others = read({**chosen, **same, "paths": context, "runs": ()})
+        found = forecast(
+            curves,
+            to=to if further is None else beyond(curves, *further),
+            level=level,
+            estimate=estimate,
+            method=method,
+            lr_schedule=lr_schedule,
+            context=others,
+            compare=compare,
+            rng=seed,
+        )
+    draw(found, plot, report, command_line(context_))
+    if fmt == "table":
+        from farfield.cli.forecast_table import hand_over, show_forecast
+
+        hand_over(lambda console: show_forecast(found, console, everything=everything), out)
+    else:
+        emit(found.to_frame() if fmt != "json" else [], fmt, out, document=found.to_dict() if fmt == "json" else None)
+    if found.refused_index.size == len(curves):
+        reasons = sorted({status.short for status in found.status})
+        raise InputError(f"none of the {len(curves)} runs could be forecast: {'; '.join(reasons)}")
+
+
+def parse_by(text: str) -> tuple[float, float]:
+    """``2x`` as (2, 0) and ``+500`` as (1, 500): the multiple of the last x, and what is added to it."""
+    found = _BY.fullmatch(text.strip())
+    if found is None:
+        raise InputError(f"--by {text}: allowed: a multiple of the last x such as 2x, or a distance such as +500")
+    factor, more = float(found["factor"] or 1), float(found["more"] or 0)
+    if found["factor"] and factor <= 1:
+        raise InputError(f"--by {text}: the multiple must be above 1, such as 2x")
+    if found["more"] and more <= 0:
+        raise InputError(f"--by {text}: the distance must be above 0, such as +500")
+    return factor, more
+
+
+def beyond(curves: Curves, factor: float, more: float) -> FloatArray:
+    """(n_runs,) where each run is forecast: `factor` times its last x, and `more` further on."""
+    target: FloatArray = factor * curves.last_x + more
+    return target
+
+
+def check_figure(plot: str | None) -> None:
+    """Refuse a figure's file name before the work begins."""
+    if plot is not None:
+        from farfield.curves.plot import check_format
+
+        check_format(plot)
+
+
+def draw(found: Forecast, plot: str | None, report: str | None, line: str) -> None:
+    """Write the figure and the report that were asked for."""
+    if plot is not None:
+        from farfield.curves.plot import forecast_figure, save_figure
+
+        save_figure(forecast_figure(found), plot)
+    if report is not None:
+        from farfield.curves.report import save_report
+
+        save_report(found, report, command=line)
+
+
+def command_line(context: click.Context) -> str:
+    """The command as it was given, ready to paste."""
+    words = [context.command_path]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        if context.get_parameter_source(str(parameter.name)) is not ParameterSource.COMMANDLINE:
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(parameter, click.Option):
+                words.append(max(parameter.opts, key=len))
+            if not (isinstance(parameter, click.Option) and parameter.is_flag):
+                words.append(shlex.quote(f"{one:g}" if isinstance(one, float) else str(one)))
+    return " ".join(words)
