@@ -262,7 +262,9 @@ def test_rates_that_leave_a_doubt_are_only_observed() -> None:
     x = np.arange(10.0, 1001.0, 10)
     early = exact("cosine", x)[:18]
     assert from_observed(x[:18], early, planned_end=1000).kind == "observed"
-    assert from_observed(x[:60], exact("cosine", x)[:60]).kind == "observed"  # where it ends is not known
+    endless = from_observed(x[:60], exact("cosine", x)[:60])
+    assert (endless.kind, endless.known_to) == ("observed", 600)
+    assert "without a planned end" in endless.note
     wavy = 1 + 0.5 * np.sin(x / 50)
     assert from_observed(x, wavy, planned_end=2000).kind == "observed"
     assert "rising" in from_observed(x[:5], exact("wsd", x)[:5], planned_end=1000).note

@@ -217,8 +217,10 @@ def from_observed(x: ArrayLike, lr: ArrayLike, planned_end: float | None = None)
         return dataclasses.replace(fitted, peak=fitted.peak * peak, source="column")
     jumps = np.flatnonzero(np.abs(np.diff(tail)) > _FLAT)
     falling = float(tail_x[jumps[0]]) if jumps.size else np.nan
-    if 0 < jumps.size <= tail.size // 4 and (np.diff(tail)[jumps] < 0).all():
+    if jumps.size and (np.diff(jumps) > 1).all() and (np.diff(tail)[jumps] < 0).all():
         note = "the learning rate falls in steps; those still to come are not known"
+    elif end is None:
+        note = "the learning rate falls, and without a planned end it is not known how far"
     else:
         note = "the learning rate follows no shape that can be carried on"
     return observed(xs, rates, warmup=warmup, decay_start=falling, note=note)
