@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from farfield.cli import main
@@ -64,6 +65,12 @@ def test_search_prints_the_best_first(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_output_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "list", "--json", "-o", str(tmp_path / "papers.json")) == ""
+    assert run(capsys, "list", "-o", str(tmp_path / "papers.csv")) == ""
+    assert (tmp_path / "papers.csv").read_text() == run(capsys, "list", "--csv")
+    assert run(capsys, "search", "learning curve", "-o", str(tmp_path / "found.parquet")) == ""
+    assert pl.read_parquet(tmp_path / "found.parquet")["id"][0] == "P015"
+    assert run(capsys, "show", "P015", "-o", str(tmp_path / "page.txt")) == ""
+    assert (tmp_path / "page.txt").read_text() == run(capsys, "show", "P015")
     assert json.loads((tmp_path / "papers.json").read_text()) == json.loads(run(capsys, "list", "--json", "-o", "-"))
 
 
@@ -72,7 +79,9 @@ def test_output_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (["list", "--family", "curvs"], "unknown family 'curvs'; nearest: curves"),
         (["list", "--status", "buil"], "unknown status 'buil'; nearest: built"),
-        (["list", "-o", "/no/such/folder/x"], "cannot write /no/such/folder/x"),
+        (["list", "-o", "/no/such/folder/x.json"], "cannot write /no/such/folder/x.json"),
+        (["list", "-o", "x.toml"], "cannot tell the format of x.toml"),
+        (["show", "P015", "-o", "x.csv"], "cannot write it as csv"),
         (["list", "--json", "--csv"], "--json and --csv"),
         (["show", "P999"], "unknown paper 'P999'"),
         (["show", "x" * 100_000], "unknown paper 'xxx"),

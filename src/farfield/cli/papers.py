@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
+import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from farfield.cli import Group
-from farfield.errors import unknown_name
+from farfield.cli.output import Format, emit, format_of, json_text, output_options
+from farfield.errors import InputError, unknown_name
 from farfield.papers import index
 from farfield.papers.index import Entry
 
@@ -23,72 +24,58 @@ def command() -> None:
     """The catalogue: 103 papers, what is built of each, and whether its claim holds here."""
 
 
-def _output(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that prints a table."""
-    for option in (
-        click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output."),
-        click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    ):
-        function = option(function)
-    return function
-
-
 @command.command("list")
 @click.option("--family", help="Only this family, such as curves.")
 @click.option("--status", help="Only this status: planned, built, holds, weaker, inconclusive, fails, 'not run' or broken.")
-@_output
-def list_(family: str | None, status: str | None, as_json: bool, as_csv: bool, output: str | None) -> None:
+@output_options
+def list_(family: str | None, status: str | None, as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
     """Every paper with its family and its status."""
     from farfield.papers.record import FAMILIES
     from farfield.papers.status import STATUSES
 
-    _only_one(as_json, as_csv)
+    fmt = format_of(as_json, as_csv, out)
     if family is not None and family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
     if status is not None and status not in STATUSES:
         raise unknown_name("status", status, STATUSES)
     papers = [e for e in index.load().papers if family in (None, e.family) and status in (None, e.status)]
-    rows = [entry.row() for entry in papers]
-    if as_json or as_csv:
-        _write(_json(rows) if as_json else _csv(rows, list(Entry.COLUMNS)), output)
+    if fmt != "table":
+        _hand_over([entry.row() for entry in papers], Entry.COLUMNS, fmt, out)
         return
     shown = [(e.id, e.slug, e.family, str(e.year), _status(e), e.title) for e in papers]
-    _write(_table(("id", "slug", "family", "year", "status", "title"), shown) + f"\n{_counts(papers)}\n", output)
+    _write(_table(("id", "slug", "family", "year", "status", "title"), shown, out) + f"\n{_counts(papers)}\n", out)
 
 
 @command.command()
 @click.argument("paper")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
-def show(paper: str, as_json: bool, output: str | None) -> None:
+@click.option("-o", "--output", "out", metavar="FILE", help="Write to FILE (.json or .txt), atomically.")
+def show(paper: str, as_json: bool, out: str | None) -> None:
     """One paper, by id, slug, arXiv id or a piece of its title."""
     entry = index.load().find(paper)
-    _write(_json(entry.to_dict()) if as_json else _page(entry), output)
+    fmt = format_of(as_json, False, out)
+    if fmt not in ("json", "table"):
+        raise InputError(f"a paper is no table: cannot write it as {fmt}; allowed: json, or txt for its page")
+    _write(json_text(entry.to_dict()) if fmt == "json" else _page(entry), out)
 
 
 @command.command()
 @click.argument("question", nargs=-1, required=True)
 @click.option("--n", "n", type=click.IntRange(1), default=5, show_default=True, help="How many papers to show.")
-@_output
-def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, output: str | None) -> None:
+@output_options
+def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
     """The papers that answer a plain-language question, best first."""
-    _only_one(as_json, as_csv)
+    fmt = format_of(as_json, as_csv, out)
     found = index.load().search(" ".join(question), n)
     rows = [{**entry.row(), "score": round(score, 4), "use_when": entry.record["use_when"]} for entry, score in found]
-    if as_json or as_csv:
-        _write(_json(rows) if as_json else _csv(rows, [*Entry.COLUMNS, "score", "use_when"]), output)
+    if fmt != "table":
+        _hand_over(rows, (*Entry.COLUMNS, "score", "use_when"), fmt, out)
         return
     if not found:
-        _write("no paper matches; try other words, or: farfield papers list\n", output)
+        _write("no paper matches; try other words, or: farfield papers list\n", out)
         return
     shown = [(e.id, e.slug, e.family, _status(e), f"{score:.2f}", e.record["use_when"]) for e, score in found]
-    _write(_table(("id", "slug", "family", "status", "score", "use when"), shown), output)
-
-
-def _only_one(as_json: bool, as_csv: bool) -> None:
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv cannot both be given; choose one")
+    _write(_table(("id", "slug", "family", "status", "score", "use when"), shown, out), out)
 
 
 def _status(entry: Entry) -> str:
@@ -102,7 +89,11 @@ def _counts(papers: Sequence[Entry]) -> str:
     counts: dict[str, int] = {}
     for entry in papers:
         counts[entry.status] = counts.get(entry.status, 0) + 1
-    return f"{len(papers)} papers" + (": " if counts else "") + ", ".join(f"{n} {name}" for name, n in counts.items())
+    return (
+        f"{len(papers)} paper{'' if len(papers) == 1 else 's'}"
+        + (": " if counts else "")
+        + ", ".join(f"{n} {name}" for name, n in counts.items())
+    )
 
 
 def _page(entry: Entry) -> str:
@@ -137,10 +128,11 @@ def _page(entry: Entry) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns; the last one is cut to the width of the terminal."""
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: str | None) -> str:
+    """Aligned columns; on a terminal the last one is cut to its width."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head) - 1)]
-    room = max(20, _width() - sum(widths) - 2 * len(widths))
+    cut = sys.stdout.isatty() and out in (None, "-")
+    room = max(20, _width() - sum(widths) - 2 * len(widths)) if cut else sys.maxsize
     lines = []
     for row in (head, *rows):
         last = row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"
@@ -152,22 +144,24 @@ def _width() -> int:
     return shutil.get_terminal_size((120, 24)).columns
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+def _hand_over(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], fmt: Format, out: str | None) -> None:
+    """Rows for a program. JSON and CSV are written here: the shared way imports polars, which costs more than the whole command."""
+    if fmt == "parquet":
+        emit(rows, fmt, out)
+    elif fmt == "json":
+        _write(json_text(list(rows)), out)
+    else:
+        file = io.StringIO()
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        _write(file.getvalue(), out)
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
-def _write(text: str, output: str | None) -> None:
-    if output is None or output == "-":
+def _write(text: str, out: str | None) -> None:
+    if out is None or out == "-":
         click.echo(text, nl=False)
         return
     from farfield.files import write_atomic
 
-    write_atomic(output, text.encode())
+    write_atomic(out, text.encode())
