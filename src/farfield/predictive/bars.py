@@ -52,7 +52,9 @@ class Bars(Predictive):
         if not np.isfinite(total).all() or np.isposinf(log_mass).any():
             raise InputError("log_mass must be below infinity, free of NaN, and above -inf somewhere in each row")
         object.__setattr__(self, "borders", borders)
-        object.__setattr__(self, "log_mass", log_mass - total)
+        # what is normalised but for rounding is kept, so that a part of a batch has the very numbers of the whole
+        rounding = borders.size * np.finfo(np.float64).eps
+        object.__setattr__(self, "log_mass", np.where(np.abs(total) <= rounding, log_mass, log_mass - total))
         object.__setattr__(self, "tails", bool(self.tails))
 
     def __repr__(self) -> str:
@@ -98,12 +100,12 @@ class Bars(Predictive):
 
     def mean(self) -> FloatArray:
         middle = 0.5 * (self.borders[0] + self.borders[-1])
-        return np.asarray(middle + np.einsum("ij,j->i", self._mass, self._moments()[0])).reshape(self.shape)
+        return np.asarray(middle + (self._mass * self._moments()[0]).sum(axis=1)).reshape(self.shape)
 
     def std(self) -> FloatArray:
         first, second = self._moments()
-        mean = np.einsum("ij,j->i", self._mass, first)
-        spread = np.einsum("ij,ij->i", self._mass, second - 2 * mean[:, None] * first + mean[:, None] ** 2)
+        mean = (self._mass * first).sum(axis=1)
+        spread = (self._mass * (second - 2 * mean[:, None] * first + mean[:, None] ** 2)).sum(axis=1)
         return np.asarray(np.sqrt(np.maximum(spread, 0.0))).reshape(self.shape)
 
     def log_prob(self, y: ArrayLike) -> FloatArray:

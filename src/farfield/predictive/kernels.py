@@ -20,7 +20,7 @@ _SERIES_TERMS = 24  # of x^j at x <= 0.2: 0.2^24 = 2e-17
 def cdf(df: float | FloatArray, z: FloatArray) -> FloatArray:
     """P(T <= z)."""
     if np.ndim(df):
-        return np.where(np.isinf(df), special.ndtr(z), special.stdtr(df, z))
+        return np.asarray(np.where(np.isinf(df), special.ndtr(z), special.stdtr(df, z)))
     nu = float(df)
     if nu == np.inf:
         return np.asarray(special.ndtr(z))
@@ -100,7 +100,11 @@ def ppf(df: float | FloatArray, p: FloatArray) -> FloatArray:
         return np.asarray(special.ndtri(p))
     upper = p > 0.5
     nu = np.where(np.isinf(df), 1.0, df)
-    z = special.stdtrit(nu, np.where(upper, 1 - p, p))
+    tail = np.where(upper, 1 - p, p)
+    z = special.stdtrit(nu, tail)
+    slope = density(df, z)
+    step = (tail - cdf(df, z)) / np.where(slope > 0, slope, 1.0)
+    z = np.where(np.isfinite(z) & (slope > 0), z + step, z)  # SciPy's root is good to 1e-9 only near the median
     z = np.where((p == 0) | (p == 1), -np.inf, z)
     return np.where(np.isinf(df), special.ndtri(p), np.where(upper, -z, z))
 

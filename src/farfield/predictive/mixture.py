@@ -23,7 +23,7 @@ from farfield.predictive.quadrature import integrate
 from farfield.seeds import Seed, generator
 
 _BLOCK = 1 << 16  # component evaluations at a time: what fits the cache
-_FAR = 37.0  # scales outside the bounds beyond which a light tail's mass underflows
+_FAR = 30.0  # scales outside the bounds beyond which a light tail's quantiles come near to underflow
 
 
 class _Rows(NamedTuple):
@@ -54,8 +54,9 @@ class Mixture(Predictive):
 
     Notes
     -----
-    A normal component (or Student-t with df > 30) whose mass inside the bounds would underflow, more than 37 scales outside, is
-    read as if it were 37 scales outside. Moments: with an open side, the mean is infinite for df <= 1 (NaN with two open sides)
+    A normal component (or Student-t with df > 30) more than 30 scales outside the bounds is read as if it were 30 scales outside,
+    where its mass inside, 1e-197, is still a float; it matters only in rows of which every component lies that far out.
+    Moments: with an open side, the mean is infinite for df <= 1 (NaN with two open sides)
     and the standard deviation for df <= 2 (NaN where the mean is not finite).
 
     Raises
@@ -96,8 +97,10 @@ class Mixture(Predictive):
             raise InputError("lower must be below upper everywhere; -inf and inf leave a side open")
         if df.ndim and df.size and np.all(df == df.flat[0]):
             df = df.ravel()[0]
+        # weights that sum to one but for rounding are kept, so that a part of a batch has the very numbers of the whole
+        normalised = np.where(np.abs(total - 1) <= loc.shape[-1] * np.finfo(np.float64).eps, weights, weights / total)
         fields = {
-            "weights": weights / total,
+            "weights": normalised,
             "loc": loc,
             "scale": scale,
             "df": np.asarray(df),
@@ -137,8 +140,8 @@ class Mixture(Predictive):
         flip = np.where(z_low > 0, -1.0, 1.0)
         if self._bounded:
             base = kernels.cdf(df, flip * z_low)
-            mass = np.einsum("ij,ij->i", weights, kernels.interval_mass(df, z_low, z_high))
-            below = np.einsum("ij,ij->i", weights, np.where(flip < 0, 1 - base, base))
+            mass = _dot(weights, kernels.interval_mass(df, z_low, z_high))
+            below = _dot(weights, np.where(flip < 0, 1 - base, base))
         else:
             base, mass, below = np.zeros_like(loc), np.ones(low.shape), np.zeros(low.shape)
         return _Rows(weights, loc, scale, df, low, high, flip, base, mass, below)
@@ -154,11 +157,11 @@ class Mixture(Predictive):
         df = flat.df if flat.df.ndim == 0 else flat.df[rows][lead]
         z = (y[..., None] - flat.loc[rows][lead]) / flat.scale[rows][lead]
         if not self._bounded:
-            total = np.einsum("...j,...j->...", np.broadcast_to(flat.weights[rows][lead], z.shape), kernels.cdf(df, z))
-            return np.asarray(np.minimum(total, 1.0))
+            total = _dot(flat.weights[rows][lead], kernels.cdf(df, z))
+            return np.where(y == np.inf, 1.0, np.minimum(total, 1.0))  # weights sum to one but for rounding
         part = np.abs(kernels.cdf(df, z * flat.flip[rows][lead]) - flat.base[rows][lead])
         edge = (slice(None), *(None,) * (y.ndim - 1))
-        inside = np.einsum("...j,...j->...", np.broadcast_to(flat.weights[rows][lead], z.shape), part) / flat.mass[rows][edge]
+        inside = _dot(flat.weights[rows][lead], part) / flat.mass[rows][edge]
         inside = np.where(y <= flat.low[rows][edge], 0.0, np.where(y >= flat.high[rows][edge], 1.0, np.minimum(inside, 1.0)))
         return np.where(np.isnan(y), np.nan, inside)
 
@@ -168,7 +171,7 @@ class Mixture(Predictive):
         df = flat.df if flat.df.ndim == 0 else flat.df[rows]
         scale = flat.scale[rows]
         f = kernels.density(df, (y[:, None] - flat.loc[rows]) / scale) / scale
-        return np.asarray(np.einsum("ij,ij->i", flat.weights[rows], f) / flat.mass[rows])
+        return np.asarray(_dot(flat.weights[rows], f) / flat.mass[rows])
 
     # -- the protocol ---------------------------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class Mixture(Predictive):
             flat.df, (flat.low[:, None] - flat.loc) / flat.scale, (flat.high[:, None] - flat.loc) / flat.scale
         )
         share = flat.weights / flat.mass[:, None]
-        middle = np.einsum("ij,ij->i", flat.weights, flat.loc)  # moments about a point nearby lose fewer digits
+        middle = _dot(flat.weights, flat.loc)  # moments about a point nearby lose fewer digits
         offset = flat.loc - middle[:, None]
         with np.errstate(invalid="ignore"):
             shift = (share * np.where(share > 0, offset * mass + flat.scale * first, 0.0)).sum(axis=1)
@@ -240,7 +243,7 @@ class Mixture(Predictive):
         p = np.minimum(flat.below[rows] + level * flat.mass[rows], 1.0)[:, None] if self._bounded else np.full((1, 1), level)
         own = loc + scale * kernels.ppf(df, p)
         with np.errstate(invalid="ignore"):
-            low, start, high = own.min(axis=1), np.einsum("ij,ij->i", weights, own), own.max(axis=1)
+            low, start, high = own.min(axis=1), _dot(weights, own), own.max(axis=1)
         if not self._bounded:
             return low, np.clip(start, low, high), high
         a, b = flat.low[rows], flat.high[rows]
@@ -293,24 +296,27 @@ class Mixture(Predictive):
     def crps(self, y: ArrayLike) -> FloatArray:
         """Closed form for untruncated normal components (Grimit, Gneiting, Berrocal & Johnson 2006, equation 5).
 
-        Otherwise adaptive quadrature of the definition; the error is below 1e-6 of the mixture's spread. Infinite for df <= 1/2
+        Otherwise adaptive quadrature of the definition; the error is below 1e-6 of the spread of the components, or of the distance
+        of the bounds where that is smaller. Infinite for df <= 1/2
         with an open side.
         """
         values = self._aligned(y)
         rows, flat_y = self._rows(values.shape), values.ravel()
         out = np.empty(flat_y.shape)
+        finite = np.where(np.isfinite(flat_y), flat_y, 0.0)
         closed = not self._bounded and bool(np.all(self._flat.df == np.inf))
         for block in self._blocks(out.size, self.loc.shape[-1] if closed else 120):
-            out[block] = (self._crps_normal if closed else self._crps_quadrature)(rows[block], flat_y[block])
+            out[block] = (self._crps_normal if closed else self._crps_quadrature)(rows[block], finite[block])
+        out = np.where(np.isfinite(flat_y), out, np.abs(flat_y))  # infinite, or NaN
         return out.reshape(values.shape)
 
     def _crps_normal(self, rows: IntArray, y: FloatArray) -> FloatArray:
         w, loc, scale = (v[rows] for v in (self._flat.weights, self._flat.loc, self._flat.scale))
         i, j = np.triu_indices(loc.shape[1], k=1)
         apart = np.hypot(scale[:, i], scale[:, j])
-        spread = np.einsum("ij,ij->i", w[:, i] * w[:, j], _mean_distance(loc[:, i] - loc[:, j], apart))
-        same = np.einsum("ij,ij->i", w * w, scale) / np.sqrt(np.pi)
-        return np.asarray(np.einsum("ij,ij->i", w, _mean_distance(y[:, None] - loc, scale)) - spread - same)
+        spread = _dot(w[:, i] * w[:, j], _mean_distance(loc[:, i] - loc[:, j], apart))
+        same = _dot(w * w, scale) / np.sqrt(np.pi)
+        return np.asarray(_dot(w, _mean_distance(y[:, None] - loc, scale)) - spread - same)
 
     def _crps_quadrature(self, rows: IntArray, y: FloatArray) -> FloatArray:
         """Integrals of cdf^2 below y and of (1 - cdf)^2 above, in v with t = y -+ L sinh(v), L the spread of the mixture."""
@@ -319,18 +325,19 @@ class Mixture(Predictive):
         df = flat.df if flat.df.ndim == 0 else flat.df[rows]
         low, high = flat.low[rows], flat.high[rows]
         inner = np.clip(y, low, high)
-        centre = np.einsum("ij,ij->i", w, loc)
-        spread = np.sqrt(np.einsum("ij,ij->i", w, scale**2 + (loc - centre[:, None]) ** 2))
+        centre = _dot(w, loc)
+        spread = np.sqrt(_dot(w, scale**2 + (loc - centre[:, None]) ** 2))
         spread = np.minimum(spread, high - low)
         # beyond this many scales from every component less than 1e-9 of the integral is left
         power = np.maximum(2 * np.where(np.isinf(df), 1.0, df) - 1, 1e-3)
         heavy = 10 ** np.minimum(9 / power, 200.0) * np.sqrt(np.minimum(df, 1e3))
         tail = np.where(np.isinf(df), 9.0, 9.0 + heavy)
-        reach = (np.abs(loc - np.where(np.isfinite(inner), inner, 0.0)[:, None]) + tail * scale).max(axis=1)
+        reach = (np.abs(loc - inner[:, None]) + tail * scale).max(axis=1)
         ends = np.concatenate([np.minimum(inner - low, reach), np.minimum(high - inner, reach)])
         n = rows.size
-        finite = np.isfinite(inner)
-        top = np.where(np.tile(finite, 2), np.arcsinh(np.where(np.isfinite(ends), ends, 0.0) / np.tile(spread, 2)), 0.0)
+        lightest = df if df.ndim == 0 else df.min(axis=1)
+        endless = (lightest <= 0.5) & ~(np.isfinite(low) & np.isfinite(high))
+        top = np.where(np.tile(np.broadcast_to(endless, n), 2), 0.0, np.arcsinh(ends / np.tile(spread, 2)))
 
         def square(index: IntArray, v: FloatArray) -> FloatArray:
             task = index % n
@@ -342,9 +349,7 @@ class Mixture(Predictive):
 
         parts = integrate(square, np.zeros(2 * n), top, np.tile(1e-7 * spread, 2))
         out = parts[:n] + parts[n:] + np.abs(y - inner)
-        lightest = df if df.ndim == 0 else df.min(axis=1)
-        endless = (lightest <= 0.5) & ~(np.isfinite(low) & np.isfinite(high))
-        return np.where(np.isnan(y), np.nan, np.where(endless | np.isinf(y), np.inf, out))
+        return np.where(endless, np.inf, out)
 
     def sample(self, n: int, rng: Seed = None) -> FloatArray:
         """Draws a component, then a value; one that falls outside the bounds is replaced by a draw from inside by inversion."""
@@ -427,3 +432,8 @@ def _mean_distance(offset: FloatArray, scale: FloatArray) -> FloatArray:
     """E|offset + scale Z| for standard normal Z."""
     z = offset / scale
     return np.asarray(offset * special.erf(z / np.sqrt(2)) + scale * np.sqrt(2 / np.pi) * np.exp(-0.5 * z * z))
+
+
+def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Products summed over the last axis, each row in the same order whatever the number of rows (einsum does not promise it)."""
+    return np.asarray((a * b).sum(axis=-1))

@@ -55,13 +55,13 @@ class Samples(Predictive):
         """(prod(shape),) half the mean absolute difference of two draws (with replacement)."""
         ordered = self._sorted
         n = ordered.shape[1]
-        return np.asarray((ordered - ordered.mean(axis=1, keepdims=True)) @ (2 * np.arange(1, n + 1) - n - 1) / n**2)
+        return np.asarray(((ordered - ordered.mean(axis=1, keepdims=True)) * (2 * np.arange(1, n + 1) - n - 1)).sum(axis=1) / n**2)
 
     def mean(self) -> FloatArray:
-        return np.asarray(self.values.mean(axis=0))
+        return np.asarray(self._sorted.mean(axis=1)).reshape(self.shape)
 
     def std(self) -> FloatArray:
-        return np.asarray(self.values.std(axis=0))
+        return np.asarray(self._sorted.std(axis=1)).reshape(self.shape)
 
     def _quantile(self, q: FloatArray) -> FloatArray:
         ordered = self._sorted
