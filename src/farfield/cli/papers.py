@@ -7,6 +7,7 @@ import io
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,14 +87,9 @@ def _status(entry: Entry) -> str:
 
 
 def _counts(papers: Sequence[Entry]) -> str:
-    counts: dict[str, int] = {}
-    for entry in papers:
-        counts[entry.status] = counts.get(entry.status, 0) + 1
-    return (
-        f"{len(papers)} paper{'' if len(papers) == 1 else 's'}"
-        + (": " if counts else "")
-        + ", ".join(f"{n} {name}" for name, n in counts.items())
-    )
+    counts = Counter(entry.status for entry in papers)
+    total = f"{len(papers)} paper" if len(papers) == 1 else f"{len(papers)} papers"
+    return ": ".join([total, ", ".join(f"{n} {name}" for name, n in counts.items())] if counts else [total])
 
 
 def _page(entry: Entry) -> str:
