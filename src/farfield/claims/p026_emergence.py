@@ -1,0 +1,89 @@
+"""P026: an ability that jumps by exact match is forecast, from models below the jump, through the accuracy of its tokens.
+
+Models of growing width learn to add two six-digit numbers in base 4, one output digit at a time, from the digits in a window of
+three places: random ReLU features and a ridge regression on the digit. An answer counts when all seven digits are right. From the
+models smaller than the first whose exact match reaches 5 % the others are forecast: through the metric swap (ours), by a sigmoid
+fitted to exact match itself (baseline), and through token accuracy without the power of the answer's length (ablation).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farfield.claims.criteria import Curve, Measured
+from farfield.curves.benchmarks import CapabilityFit, emergence, metric_swap
+
+BASE, DIGITS, WINDOW = 4, 6, 3
+THRESHOLD = 0.05
+FloatArray = NDArray[np.float64]
+
+
+def _problems(n: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Inputs (n, DIGITS + 1, WINDOW * 2 * BASE) one-hot, answers (n, DIGITS + 1): least significant digit first."""
+    a, b = rng.integers(0, BASE, (2, n, DIGITS))
+    powers = BASE ** np.arange(DIGITS + 1)
+    total = a @ powers[:-1] + b @ powers[:-1]
+    answers = total[:, None] // powers % BASE
+    padded = np.zeros((n, 2, WINDOW - 1 + DIGITS + 1), dtype=np.int64)
+    padded[:, 0, WINDOW - 1 : -1], padded[:, 1, WINDOW - 1 : -1] = a, b
+    windows = np.stack([padded[:, :, i : i + WINDOW].reshape(n, -1) for i in range(DIGITS + 1)], axis=1)
+    return np.eye(BASE)[windows].reshape(n, DIGITS + 1, -1), answers
+
+
+def _accuracies(widths: list[int], n_train: int, n_test: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Token accuracy and exact match of each width on problems not trained on."""
+    x, y = _problems(n_train, rng)
+    x_test, y_test = _problems(n_test, rng)
+    flat, target = x.reshape(-1, x.shape[-1]), np.eye(BASE)[y.ravel()]
+    token, exact = [], []
+    for width in widths:
+        weights = rng.normal(size=(x.shape[-1], width)) / np.sqrt(2 * WINDOW)
+        bias = rng.normal(size=width)
+        hidden = np.maximum(flat @ weights + bias, 0.0)
+        gram = hidden.T @ hidden + 1e-3 * len(flat) / width * np.eye(width)
+        readout = np.linalg.solve(gram, hidden.T @ target)
+        right = (np.maximum(x_test @ weights + bias, 0.0) @ readout).argmax(-1) == y_test
+        token.append(right.mean())
+        exact.append(right.all(1).mean())
+    return np.array(token), np.array(exact)
+
+
+def run(budget: str, seed: int) -> Measured:
+    """Mean absolute error, in percentage points, of forecasts of exact match beyond the last model below 5 %."""
+    rng = np.random.default_rng(seed)
+    widths = [round(w) for w in np.geomspace(8, 600 if budget == "tiny" else 1500, 14 if budget == "tiny" else 24)]
+    token, exact = _accuracies(widths, *((800, 800) if budget == "tiny" else (2500, 4000)), rng)
+    scale = np.array(widths) * (WINDOW * 2 * BASE + 1 + BASE)  # parameters
+    above = np.flatnonzero(exact >= THRESHOLD)
+    first = int(above[0]) if above.size else len(widths)
+    seen, beyond = slice(0, first), slice(first, None)
+    length = DIGITS + 1
+    forecasts = {
+        "ours": metric_swap(scale[seen], token[seen], scale, length=length, chance=1 / BASE),
+        "baseline": CapabilityFit(n_boot=0).fit(scale[seen], exact[seen]).expected(scale),
+        "ablation": metric_swap(scale[seen], token[seen], scale, length=1, chance=1 / BASE),
+    }
+    error = {k: {"exact_match_error": 100 * float(np.abs(v - exact)[beyond].mean())} for k, v in forecasts.items()}
+    found = emergence(scale, exact)
+    log = np.log10(scale).tolist()
+    return Measured(
+        ours=error["ours"],
+        baseline=error["baseline"],
+        ablation=error["ablation"],
+        curves=[
+            Curve(".exact match", log, exact.tolist()),
+            Curve(".token accuracy", log, token.tolist()),
+            Curve("metric swap", log, forecasts["ours"].tolist()),
+            Curve("exact match, fitted directly", log, forecasts["baseline"].tolist()),
+        ],
+        axes=("log10 parameters", "share right"),
+        notes={
+            "models seen": first,
+            "models beyond": len(widths) - first,
+            "largest exact match": float(exact.max()),
+            "emergent by exact match": found.emergent,
+            "decades from 10 to 90 % of exact match": found.sharpness,
+            "decades from 10 to 90 % of token accuracy": emergence(scale, token, chance=1 / BASE).sharpness,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Numbers: arithmetic, functions and sequences that go on beyond the range seen."""
