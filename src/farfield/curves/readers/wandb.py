@@ -24,7 +24,7 @@ _DEEPEST = 100
 
 
 def read_wandb(data: bytes, where: Where) -> list[RunLog]:
-    """The run in the bytes of one `.wandb` file.
+    """The run in the bytes of one `.wandb` file; none if nothing was logged yet.
 
     Raises
     ------
@@ -52,11 +52,14 @@ def read_wandb(data: bytes, where: Where) -> list[RunLog]:
                     status = "killed" if codes and codes[0] else "finished"
     except FormatError as error:
         raise error if where.path in str(error) else FormatError(f"{where.path}: {error}") from error
+    metrics = points.series()
+    if not metrics:
+        return []
     return [
         RunLog(
             run.get("name") or run.get("id") or where.name,
             where.path,
-            points.series(),
+            metrics,
             config=config_of({k: v for k, v in config.items() if k != "_wandb"}),
             group=run.get("group") or run.get("sweep"),
             folder=run.get("project") or where.folder,
