@@ -206,7 +206,7 @@ def conformal_scale(
     else:
         newcomer = float(share.max(initial=0.0)) or 1.0
     share = share / (share.sum() + newcomer)
-    columns = values.reshape(n, -1)
+    columns = values.reshape(n, int(np.prod(values.shape[1:])))
     order = np.argsort(columns, axis=0, kind="stable")
     reached = np.cumsum(share[order], axis=0) >= level - 1e-12
     ordered = np.concatenate([np.take_along_axis(columns, order, axis=0), np.full((1, columns.shape[1]), np.inf)])

@@ -1,7 +1,8 @@
 """The standard normal and Student-t as one family: ``df`` is the degrees of freedom, infinity the normal.
 
-Tail probabilities keep their relative accuracy, so that truncation far out works. Student-t with 1 to 6, 8 or 10 degrees of
-freedom has a closed form that is several times faster than the incomplete beta function; the tests hold the two together.
+Tail probabilities keep their relative accuracy, so that truncation far out works. Student-t with whole
+degrees of freedom, odd to 9 or even to 30, has a closed form up to eight times faster than the incomplete beta function; the
+tests hold the two together.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from scipy import special
 
 from farfield.predictive.base import FloatArray
 
-_ODD, _EVEN = (1.0, 3.0, 5.0), (2.0, 4.0, 6.0, 8.0, 10.0)
+_ODD, _EVEN = tuple(map(float, range(1, 10, 2))), tuple(map(float, range(2, 31, 2)))
 _SERIES_TERMS = 24  # of x^j at x <= 0.2: 0.2^24 = 2e-17
 
 

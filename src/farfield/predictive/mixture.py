@@ -56,8 +56,9 @@ class Mixture(Predictive):
     -----
     A normal component (or Student-t with df > 30) more than 30 scales outside the bounds is read as if it were 30 scales outside,
     where its mass inside, 1e-197, is still a float; it matters only in rows of which every component lies that far out.
-    Moments: with an open side, the mean is infinite for df <= 1 (NaN with two open sides)
-    and the standard deviation for df <= 2 (NaN where the mean is not finite).
+    Whole df, odd to 9 or even to 30, and the normal are several times faster than other df or df that differ among components.
+    Moments: with an open side, the mean is infinite for df <= 1 (NaN with two open sides) and the standard deviation for df <= 2
+    (NaN where the mean is not finite).
 
     Raises
     ------
