@@ -94,12 +94,13 @@ def test_long_tables_show_the_top_and_a_count(tmp_path: Path, given: dict[str, A
     short = capsys.readouterr().out
     main(["forecast", str(tmp_path / "many.csv"), "--all"])
     whole = capsys.readouterr().out
-    assert "the best 40 of 100 runs; --all shows every one" in short
+    assert "40 of 100 runs, the best first; --all shows every one" in short
     assert "not forecast: and 10 more runs; --all names every one" in short
     assert len(re.findall(r"^run \d+ ", short, re.M)) == 40
     assert len(re.findall(r"^run \d+ ", whole, re.M)) == 100
     assert len(re.findall(r"^not forecast: run \d+: ", whole, re.M)) == 20
     assert "--all" not in whole
+    assert short.count(" finished\n") == 10  # at most a quarter of the rows while runs are still going
 
 
 def test_json_csv_and_parquet_hold_the_same_runs(
@@ -248,6 +249,23 @@ def test_narrow_terminals_keep_every_run_and_status_readable(monkeypatch: pytest
         for key in ("decay", "unlikely best", "finished", "continue", "plateau"):
             assert any(key in line for line in lines[1:13])
         assert "…" not in "".join(line[16:] for line in lines[1:13])  # only names are cut
+
+
+def test_names_are_cut_only_where_they_stay_apart() -> None:
+    from rich.console import Console
+
+    from farfield.cli.forecast_table import show_forecast
+
+    def lines(names: list[str]) -> list[str]:
+        text = io.StringIO()
+        show_forecast(make_forecast(12, names=names), Console(file=text, width=70, highlight=False, markup=False, emoji=False))
+        return text.getvalue().splitlines()
+
+    apart = lines([f"{i:02d}-{'x' * 60}" for i in range(12)])
+    assert sum("…" in line for line in apart) == 10
+    alike = lines([f"{'x' * 30}{i:02d}{'x' * 30}" for i in range(12)])
+    assert not any("…" in line for line in alike)
+    assert max(map(len, apart + alike)) <= 70
 
 
 # -- backtest ---------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_every_run_every_status_and_every_warning_is_named() -> None:
     for run in f.curves.runs:
         assert words.count(run) >= 2  # in the table and at its panel
     for status in ForecastStatus:
-        assert (status.short in words) == (status in f.status)
+        assert (status.value in words) == (status in f.status)
     assert headline(f) == "Final val_loss of 24 runs at step 2,000"
     for part in (*f.warnings, f.calibration.caveat, f.interval_label):
         assert part in words

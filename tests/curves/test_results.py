@@ -14,7 +14,7 @@ from scipy.stats import norm
 from curves.synthetic import CYCLE, PLANNED_END, make_backtest, make_forecast
 from farfield.curves.data import Metric
 from farfield.curves.results import QUANTILES, Backtest, Calibration, Forecast, ForecastStatus, seen_estimate
-from farfield.curves.wording import count, name_of, number, percent, plain, tick
+from farfield.curves.wording import count, name_of, number, percent, plain, position, tick
 from farfield.errors import InputError
 from farfield.predictive import Gaussian
 
@@ -228,6 +228,10 @@ def test_number(value: float | None, shown: str) -> None:
 )
 def test_tick(value: float, shown: str) -> None:
     assert tick(value) == shown
+
+
+def test_position_keeps_whole_numbers_whole() -> None:
+    assert [position(v) for v in (12000.0, 1600.0, 2.5, 3.2e9, math.nan)] == ["12,000", "1,600", "2.5", "3.2B", "–"]
 
 
 def test_percent_does_not_round_to_certainty() -> None:

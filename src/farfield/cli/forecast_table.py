@@ -17,13 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
-from farfield.curves.wording import count, name_of, number, percent, tick
+from farfield.curves.wording import count, name_of, number, percent, position, tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MOST_ROWS = 40  # runs shown before --all is needed
 MOST_REFUSED = 10
+_DROPPED = ("last_x", "last", "at")
 PIPE_WIDTH = 100_000
 
 _COLOURS = {
@@ -61,49 +62,74 @@ def hand_over(show: Callable[[Console], None], out: str | None) -> None:
 def show_forecast(forecast: Forecast, console: Console, *, everything: bool = False) -> None:
     """The table of runs, best first, then statuses, intervals, backtest, warnings and what was not forecast."""
     shown = [int(i) for i in forecast.order if not forecast.status[i].refused]
+    chosen = shown if everything else _best(forecast, shown)
     if shown:
-        console.print(_runs(forecast, shown if everything else shown[:MOST_ROWS], console))
-        if len(shown) > MOST_ROWS and not everything:
-            console.print(Text(f"the best {MOST_ROWS} of {count(len(shown), 'run')}; --all shows every one", "dim"))
+        console.print(_runs(forecast, chosen, console))
+        if len(chosen) < len(shown):
+            console.print(Text(f"{len(chosen)} of {count(len(shown), 'run')}, the best first; --all shows every one", "dim"))
         console.print()
     for line in _beneath(forecast, everything):
         console.print(line)
 
 
+def _best(forecast: Forecast, shown: list[int]) -> list[int]:
+    """The best MOST_ROWS, best first; finished runs fill at most a quarter of them while others wait."""
+    if len(shown) <= MOST_ROWS:
+        return shown
+    live = [i for i in shown if forecast.status[i].forecasts]
+    done = [i for i in shown if not forecast.status[i].forecasts]
+    room = max(MOST_ROWS - len(live), MOST_ROWS // 4)
+    kept = {*done[:room], *live[: MOST_ROWS - min(room, len(done))]}
+    return [i for i in shown if i in kept]
+
+
 def _runs(forecast: Forecast, index: list[int], console: Console) -> Table:
     curves, (low, high), median = forecast.curves, forecast.interval, forecast.median
-    ends = {tick(forecast.at[i]) for i in index if math.isfinite(forecast.at[i])}
+    at = [position(forecast.at[i]) for i in index]
+    one_end = len(set(at)) == 1
+    loose = [forecast.status[i].forecasts and not forecast.calibrated[i] for i in index]
+    between = [f"{number(low[i])} to {number(high[i])}" if forecast.status[i].forecasts else "–" for i in index]
+    # heading, justification, cells; what a narrow terminal has no room for is left out in the order of _DROPPED
+    columns: dict[str, tuple[str, list[str]]] = {
+        "run": ("run", [name_of(curves.runs[i]) for i in index]),
+        "last_x": (f"last {name_of(curves.x_name, 12)}", [position(curves.last_x[i]) for i in index]),
+        "last": ("last", [number(curves.last_y[i]) for i in index]),
+        **({} if one_end else {"at": ("at", at)}),
+        "forecast": (f"at {at[0]}" if one_end else "forecast", [number(median[i]) for i in index]),
+        "interval": (
+            f"{100 * forecast.level:g} % interval",
+            [text + (" *" if mark else "  " * any(loose)) for text, mark in zip(between, loose, strict=True)],
+        ),
+        **({} if forecast.p_best is None else {"p": ("P(ends best)", [percent(p) for p in forecast.p_best[index]])}),
+        "status": ("status", [_words(forecast.status[i]) for i in index]),
+    }
+    if console.width < _width(columns) and "p" in columns:
+        columns["p"] = ("P(best)", columns["p"][1])
+    for name in _DROPPED:
+        if console.width < _width(columns):
+            columns.pop(name, None)
+    over = _width(columns) - console.width
+    if over > 0:
+        cut = [name_of(text, max(16, max(map(len, columns["run"][1])) - over)) for text in columns["run"][1]]
+        if len(set(cut)) == len(cut):  # otherwise the whole names, folded onto further lines
+            columns["run"] = ("run", cut)
     table = _table()
-    table.add_column("run", overflow="fold", min_width=12)
-    wide = console.width >= 100
-    table.add_column(("last " if wide else "") + name_of(curves.x_name, 12), justify="right", no_wrap=True)
-    table.add_column("last", justify="right", no_wrap=True)
-    if len(ends) > 1:
-        table.add_column("at", justify="right", no_wrap=True)
-    table.add_column("forecast" if len(ends) != 1 else f"at {next(iter(ends))}", justify="right", no_wrap=True)
-    table.add_column(f"{100 * forecast.level:g} % interval", justify="right", no_wrap=True)
-    if forecast.p_best is not None:
-        table.add_column("P(ends best)" if wide else "P(best)", justify="right", no_wrap=True)
-    table.add_column("status", min_width=8)
-    for i in index:
-        status = forecast.status[i]
-        interval = f"{number(low[i])} to {number(high[i])}" if status.forecasts else "–"
-        if len(ends) > 1:
-            at = [Text(tick(forecast.at[i]) if math.isfinite(forecast.at[i]) else "–")]
-        else:
-            at = []
-        probability = [] if forecast.p_best is None else [Text(percent(forecast.p_best[i]))]
-        table.add_row(
-            Text(name_of(curves.runs[i], 0 if console.width == PIPE_WIDTH else max(12, console.width - 68))),
-            Text(tick(curves.last_x[i])),
-            Text(number(curves.last_y[i])),
-            *at,
-            Text(number(median[i]), "bold" if status.forecasts else ""),
-            Text(interval + ("" if forecast.calibrated[i] or not status.forecasts else " *")),
-            *probability,
-            Text(_words(status), _COLOURS[status]),
+    for name, (heading, _) in columns.items():
+        table.add_column(
+            heading,
+            justify="left" if name in ("run", "status") else "right",
+            no_wrap=name not in ("run", "status"),
+            overflow="fold",
         )
+    for k, i in enumerate(index):
+        status = forecast.status[i]
+        styles = {"forecast": "bold" if status.forecasts else "", "status": _COLOURS[status]}
+        table.add_row(*(Text(cells[k], styles.get(name, "")) for name, (_, cells) in columns.items()))
     return table
+
+
+def _width(columns: dict[str, tuple[str, list[str]]]) -> int:
+    return sum(max(len(heading), *map(len, cells)) + 2 for heading, cells in columns.values()) - 2
 
 
 def _beneath(forecast: Forecast, everything: bool) -> Iterator[Text | Table]:

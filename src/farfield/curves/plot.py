@@ -55,6 +55,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "farfield",  # the same forecast gives the same file
     "text.parse_math": False,  # run names may hold dollar signs
 }
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps words legible where a line crosses them
 
 
 @contextmanager
@@ -98,8 +99,6 @@ def plot_backtest(backtest: Backtest, ax: Axes | None = None) -> Axes:
 
 def forecast_figure(forecast: Forecast, *, most: int = 12) -> Figure:
     """Small multiples of the best runs, one panel each, with the backtest's coverage as the last panel."""
-    from matplotlib.figure import Figure
-
     order = draw_order(forecast)
     live = [i for i in order if forecast.status[i].forecasts]
     backtest = forecast.backtest if forecast.backtest is not None and forecast.backtest.n else None
@@ -110,10 +109,7 @@ def forecast_figure(forecast: Forecast, *, most: int = 12) -> Figure:
     columns = max(1, min(n, 4 if n > 6 else 3))
     rows = max(1, math.ceil(n / columns))
     with style():
-        figure = Figure(figsize=(2.55 * columns + 0.5, 1.95 * rows + 1.05))
-        _lay_out(figure, 0.74)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        axes = list(grid.flat)
+        figure, axes = _grid(rows, columns, panel=(1.98, 1.3), gap=(0.5, 0.62), head=1.12)
         on_log, limits = log_x(drawn), shared_y(drawn)
         for ax, p in zip(axes, drawn, strict=False):
             _draw_run(ax, p)
@@ -136,19 +132,15 @@ def forecast_figure(forecast: Forecast, *, most: int = 12) -> Figure:
 
 def backtest_figure(backtest: Backtest) -> Figure:
     """Coverage, error and interval width by reach, each method labelled at the end of its line."""
-    from matplotlib.figure import Figure
-
     kinds = [k for k in ("mae", "width80") if _has(backtest, k)]
     with style():
-        figure = Figure(figsize=(3.7 * (1 + len(kinds)), 3.3))
-        _lay_out(figure, 0.4)
-        axes = figure.subplots(1, 1 + len(kinds), squeeze=False)[0]
+        figure, axes = _grid(1, 1 + len(kinds), panel=(2.7, 2.3), gap=(1.2, 0.0), head=0.62)
         _draw_coverage(axes[0], backtest)
         titles = {"mae": f"mean absolute error of {backtest.metric.name}", "width80": "mean width of 80 % intervals"}
         for ax, kind in zip(axes[1:], kinds, strict=True):
             _draw_score(ax, backtest, kind)
             ax.set_title(titles[kind], loc="left")
-        figure.text(0.008, 0.97, backtest.summary(), va="top", fontsize=9.5, fontweight="bold")
+        figure.text(0.012, 1 - 0.12 / figure.get_figheight(), backtest.summary(), va="top", fontsize=9.5, fontweight="bold")
     return figure
 
 
@@ -185,13 +177,30 @@ def _new_axes() -> Axes:
     return ax
 
 
-def _lay_out(figure: Figure, head: float) -> None:
-    """Leave `head` inches above the panels for the words."""
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+def _grid(
+    rows: int, columns: int, *, panel: tuple[float, float], gap: tuple[float, float], head: float
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, sizes in inches, with `head` above them for the words; laid out by hand, which is quick."""
+    from matplotlib.figure import Figure
 
-    figure.set_layout_engine(
-        ConstrainedLayoutEngine(rect=(0.0, 0.0, 1.0, 1.0 - head / figure.get_figheight()), wspace=0.04, hspace=0.06)
+    left, right, bottom = 0.5, max(0.45, gap[0] - 0.3), 0.48
+    width = left + columns * panel[0] + (columns - 1) * gap[0] + right
+    height = head + rows * panel[1] + (rows - 1) * gap[1] + bottom
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": left / width,
+            "right": 1 - right / width,
+            "bottom": bottom / height,
+            "top": 1 - head / height,
+            "wspace": gap[0] / panel[0],
+            "hspace": gap[1] / panel[1],
+        },
     )
+    return figure, list(grid.flat)
 
 
 def _headline(forecast: Forecast) -> str:
@@ -241,7 +250,7 @@ def _set_limits(ax: Axes, drawn: list[Panel], on_log: bool, limits: tuple[float,
 
 
 def _panel_title(ax: Axes, p: Panel, goal: str) -> None:
-    ax.set_title(name_of(p.run, 34) + "\n", loc="left", color=INK, pad=3)
+    ax.set_title(name_of(p.run, 32) + "\n", loc="left", color=INK, pad=3)
     value = number(p.value)
     if math.isfinite(p.low):
         value += f" [{number(p.low)}, {number(p.high)}]" + ("" if p.calibrated else " uncalibrated")
@@ -258,7 +267,7 @@ def _panel_title(ax: Axes, p: Panel, goal: str) -> None:
     )
     if p.status is not ForecastStatus.CONTINUE:
         corner, side = (0.97, "top") if goal == "min" else (0.04, "bottom")  # where an improving curve leaves room
-        ax.text(0.94, corner, p.status.short, transform=ax.transAxes, ha="right", va=side, color=MUTED, fontsize=6.5)
+        ax.text(0.94, corner, p.status.short, transform=ax.transAxes, ha="right", va=side, color=MUTED, fontsize=6.5, bbox=_BEHIND)
 
 
 def _legend(figure: Figure, forecast: Forecast, drawn: list[Panel], y: float) -> None:

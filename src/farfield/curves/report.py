@@ -20,7 +20,7 @@ from farfield.curves.data import FloatArray
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
 from farfield.curves.svg import Series, reach_chart, run_panel, strip, text
-from farfield.curves.wording import count, name_of, number, percent, tick
+from farfield.curves.wording import count, name_of, number, percent, position, tick
 
 MOST_PANELS = 500
 MOST_ROWS = 5000
@@ -89,7 +89,9 @@ def _header(forecast: Forecast) -> str:
     if forecast.backtest is not None:
         out.append(f'<p class="muted">{text(_capital(forecast.backtest.summary()))}.</p>')
     tally = Counter(forecast.status)
-    items = [f"<li><b>{tally[s]}</b>{text(s.short)}{_advice(s)}</li>" for s in ForecastStatus if tally[s]]
+    items = [
+        f'<li><b>{tally[s]}</b>{_words(s)} <span class="muted">{text(s.value)}</span></li>' for s in ForecastStatus if tally[s]
+    ]
     out.append(f'<ul class="tally">{"".join(items)}</ul>')
     if forecast.warnings:
         lines = "".join(f"<li>{text(name_of(w))}</li>" for w in forecast.warnings)
@@ -97,8 +99,8 @@ def _header(forecast: Forecast) -> str:
     return f"<header>{''.join(out)}</header>"
 
 
-def _advice(status: ForecastStatus) -> str:
-    return f' <span class="muted">({text(status.advice)})</span>' if status.advice else ""
+def _words(status: ForecastStatus) -> str:
+    return status.key.replace("_", " ")
 
 
 def _table(forecast: Forecast, most: int) -> str:
@@ -119,16 +121,16 @@ def _table(forecast: Forecast, most: int) -> str:
         cells = [f'<td class="run" data-v="{name}">{name}</td>']
         cells += [
             _cell(v, shown)
-            for v, shown in ((last_x[i], tick(last_x[i])), (last_y[i], None), (forecast.at[i], tick(forecast.at[i])))
+            for v, shown in ((last_x[i], position(last_x[i])), (last_y[i], None), (forecast.at[i], position(forecast.at[i])))
         ]
         cells.append(_cell(median[i], None, "n f" if status.forecasts else "n"))
         interval = f"{number(low[i])} to {number(high[i])}" + ("" if forecast.calibrated[i] else " *")
         cells.append(_cell(high[i] - low[i], interval))
-        cells.append(f"<td>{strip(low[i], median[i], high[i], last_y[i], limits, bool(forecast.calibrated[i]))}</td>")
+        cells.append(f"<td class='drawn'>{strip(low[i], median[i], high[i], last_y[i], limits, bool(forecast.calibrated[i]))}</td>")
         if p_best is not None:
             cells.append(_cell(p_best[i], percent(p_best[i])))
-        words = text(status.short) + (f' <span class="muted">{text(name_of(note))}</span>' if note else "")
-        cells.append(f'<td class="status" data-v="{text(status.short)}">{words}</td>')
+        words = _words(status) + (f' <span class="muted">{text(name_of(note))}</span>' if note else "")
+        cells.append(f'<td class="status" data-v="{_words(status)}">{words}</td>')
         rows.append(f'<tr data-run="{name}">{"".join(cells)}</tr>')
     notes = ["Best first; click a heading to sort. The interval column sorts by width."]
     if any(s.forecasts and not c for s, c in zip(forecast.status, forecast.calibrated, strict=True)):

@@ -51,6 +51,13 @@ def tick(value: float) -> str:
     return f"{value:.4g}".replace("e-0", "e-").replace("e+", "e")
 
 
+def position(value: float) -> str:
+    """A position in a table: whole numbers in full up to ten million, others as on an axis; a dash where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e7 else tick(value)
+
+
 def percent(value: float | None) -> str:
     """A probability in whole percent, with ``<1 %`` and ``>99 %`` at the ends; a dash where there is none."""
     if value is None or not math.isfinite(value):
