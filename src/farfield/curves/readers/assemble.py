@@ -197,8 +197,8 @@ def _last_known(series: Series, at: FloatArray) -> FloatArray:
 def _time(run: RunLog, series: Series) -> FloatArray | None:
     """Seconds since the run began, for each point of a series."""
     if series.time is not None:
-        begin = min(float(np.nanmin(s.time)) for s in run.metrics.values() if s.time is not None and not np.isnan(s.time).all())
-        return series.time - begin
+        known = [float(np.nanmin(s.time)) for s in run.metrics.values() if s.time is not None and not np.isnan(s.time).all()]
+        return series.time - min(known, default=np.nan)
     column = names.covariate("time", run.metrics)
     return None if column is None else _last_known(run.metrics[column], series.step)
 

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from farfield.curves.readers import tables
-from farfield.curves.readers.record import PointLog, RunLog, Where, as_number, config_of, flatten
+from farfield.curves.readers.record import PointLog, RunLog, Where, as_number, config_of, flatten, storable
 from farfield.errors import FormatError, InputError
 
 _CONFIG_KEYS = ("config", "hparams", "params", "args", "hyperparameters")
@@ -116,7 +116,7 @@ def _column(name: str, values: list[Any]) -> pl.Series | None:
     found = [as_number(v) for v in values]
     if all(n is not None or v is None for n, v in zip(found, values, strict=True)):
         return pl.Series(name, found, dtype=pl.Float64)
-    return pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String)
+    return pl.Series(name, [None if v is None else storable(str(v)) for v in values], dtype=pl.String)
 
 
 def _trainer_state(state: dict[str, Any], where: Where) -> RunLog:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 from farfield.curves.data import Goal
-from farfield.curves.readers.record import PointLog, RunLog, Scalar, as_number, config_of
+from farfield.curves.readers.record import PointLog, RunLog, Scalar, as_number, config_of, storable
 from farfield.curves.readers.sqlite import Store
 
 METRIC = "value"
@@ -91,7 +91,7 @@ def decoded(value: Any, distribution: Any) -> Scalar:
         return None
     if isinstance(choices, list):
         choice = choices[int(number)] if 0 <= number < len(choices) else None
-        return choice if isinstance(choice, str | int | float | bool) or choice is None else str(choice)
+        return choice if isinstance(choice, int | float) or choice is None else storable(str(choice))
     return int(number) if kind.startswith("Int") else number
 
 

@@ -179,17 +179,25 @@ def flatten(tree: Any, separator: str = ".", limit: int = 2000) -> dict[str, Any
         prefix, node = stack.pop()
         if isinstance(node, dict) and node:
             for key, child in reversed(node.items()):
-                stack.append((f"{prefix}{separator}{key}" if prefix else str(key), child))
+                name = storable(str(key))
+                stack.append((f"{prefix}{separator}{name}" if prefix else name, child))
         elif prefix and not isinstance(node, dict):
             out[prefix] = node
     return out
+
+
+def storable(text: str) -> str:
+    """Text that UTF-8 can hold: JSON may name half a character (a lone surrogate), which becomes a question mark."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def config_of(tree: Any) -> dict[str, Scalar]:
     """The hyperparameters in a nested mapping: flat, scalars as they are, short lists as text, the rest left out."""
     out: dict[str, Scalar] = {}
     for key, value in flatten(tree).items():
-        if isinstance(value, float | bool | str) or value is None:
+        if isinstance(value, str):
+            out[key] = storable(value)
+        elif isinstance(value, float | bool) or value is None:
             out[key] = value
         elif isinstance(value, int):
             out[key] = value if abs(value) < _LARGEST_INT else float(as_number(value) or 0.0)

@@ -97,13 +97,14 @@ def find_runs(paths: Sequence[str | os.PathLike[str]], **options: Any) -> Found:
     found = Found()
     for path in paths:
         if str(path) == "-":
-            found.runs += _from_bytes(sys.stdin.buffer.read(), Where("-", "stdin"), options)
+            found.runs += from_bytes(sys.stdin.buffer.read(), Where("-", "stdin"), options)
         elif not os.path.exists(path):
             raise InputError(f"no such file or folder: {path}")
         elif os.path.isdir(path):
             _from_folder(Path(path), Path(path).resolve().name if len(paths) > 1 else "", options, found)
         else:
             found.runs += _from_file(Path(path), _where(Path(path), None, ""), options)
+    found.runs = [run for run in found.runs if run.metrics]
     if not found.runs:
         raise InputError(_nothing(paths, found))
     return Found(unique(found.runs), found.passed_over, found.problems)
@@ -131,10 +132,11 @@ def _from_file(path: Path, where: Where, options: dict[str, Any]) -> list[RunLog
             if store_kind is None:
                 raise FormatError(f"{path}: SQLite file of another kind; allowed: stores of MLflow, Optuna and Trackio")
             return _STORES[store_kind](store)
-    return _from_bytes(path.read_bytes(), where, options, _sidecar(path.parent) if kind in _TABLES else {})
+    return from_bytes(path.read_bytes(), where, options, _sidecar(path.parent) if kind in _TABLES else {})
 
 
-def _from_bytes(data: bytes, where: Where, options: dict[str, Any], sidecar: dict[str, Scalar] | None = None) -> list[RunLog]:
+def from_bytes(data: bytes, where: Where, options: dict[str, Any], sidecar: dict[str, Scalar] | None = None) -> list[RunLog]:
+    """The runs in the bytes of one file of any kind but SQLite; `sidecar` is the configuration found beside it."""
     kind = kind_of_bytes(data[:_HEAD])
     if kind == "empty":
         raise FormatError(f"{where.path}: empty file")
@@ -212,6 +214,8 @@ def _from_folder(root: Path, prefix: str, options: dict[str, Any], found: Found)
             event_runs += _attempt(found, folder, _read_events, events, _where(folder / "events.out.tfevents", root, prefix))
         for file, kind in kinds.items():
             path = folder / file
+            if file in _SIDECARS:
+                continue
             if kind in ("text", "json"):
                 runs += _read_if_log(found, path, _where(path, root, prefix), options)
             elif kind in ("columnar", "wandb", "sqlite"):
@@ -259,8 +263,6 @@ def _read_if_log(found: Found, path: Path, where: Where, options: dict[str, Any]
 
     Tables and objects of other kinds abound beside logs: a log has a position and a metric, or a metric whose name is one.
     """
-    if path.name in _SIDECARS:
-        return []
     try:
         runs = _from_file(path, where, options)
     except (FarfieldError, OSError) as error:

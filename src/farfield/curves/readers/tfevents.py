@@ -84,25 +84,20 @@ def frames(data: bytes, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]
         want = unmasked(bytes_[heads[:, None] + 8 + four].view("<u4").ravel())
         good = crc32c(bytes_, heads, np.full(heads.size, 8)) == want
         if not good.all():
-            return _until(start, length_array, int(heads[int(np.argmin(good))]), data, path)
+            bad = int(np.argmin(good))
+            if data[int(heads[bad]) :].strip(b"\0"):
+                raise _damaged(path, int(heads[bad]), size)
+            start, length_array = start[:bad], length_array[:bad]  # blank to the end: allocated, not yet written
     if start.size:
         want = unmasked(bytes_[(start + length_array)[:, None] + four].view("<u4").ravel())
         good = crc32c(bytes_, start, length_array) == want
         if not good.all():
-            return _until(start, length_array, int(start[int(np.argmin(good))]) - _HEADER, data, path)
+            raise _damaged(path, int(start[int(np.argmin(good))]) - _HEADER, size)
     return start, length_array
 
 
-def _until(
-    start: NDArray[np.int64], length: NDArray[np.int64], bad: int, data: bytes, path: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The frames before `bad` if the rest of the file is blank (allocated, not yet written); else an error."""
-    if not data[bad:].strip(b"\0"):
-        n = int(np.searchsorted(start, bad))
-        return start[:n], length[:n]
-    raise FormatError(
-        f"{path}: event file is damaged at byte {bad} of {len(data)} (checksum differs); copy it again from its source"
-    )
+def _damaged(path: str, at: int, size: int) -> FormatError:
+    return FormatError(f"{path}: event file is damaged at byte {at} of {size} (checksum differs); copy it again from its source")
 
 
 def read_events(data: bytes, path: str) -> Events:

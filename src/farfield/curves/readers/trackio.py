@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from farfield.curves.readers.record import PointLog, RunLog, as_number, config_of, flatten
+from farfield.curves.readers.record import PointLog, RunLog, as_number, config_of, flatten, storable
 from farfield.curves.readers.sqlite import Store
 from farfield.errors import FormatError
 
@@ -42,7 +42,7 @@ def read_trackio(store: Store) -> list[RunLog]:
         config = config if isinstance(config, dict) else {}
         group = config.get("_Group")
         own = {k: v for k, v in config.items() if not str(k).startswith("_")}
-        group = str(group) if group else None
+        group = storable(str(group)) if group else None
         out.append(RunLog(names[run], f"{store.path}#{run}", log.series(), config=config_of(own), group=group))
     return out
 
