@@ -62,7 +62,7 @@ BAD = {
         "allowed: a number",
     ),
     "returns what is not finite": (
-        "from farfield.claims.criteria import Measured\ndef run(budget, seed):\n    return Measured({'error': 1e999}, {'error': 1})",
+        "from farfield.claims.criteria import Measured\ndef run(budget, seed):\n    return Measured({'error': 1e999}, {})",
         "not a finite number",
     ),
     "measures less": (

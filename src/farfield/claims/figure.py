@@ -31,7 +31,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         FigureCanvasSVG(figure)
         columns = 2 if curves else 1
         grid = figure.add_gridspec(
-            max(len(rows), 1), columns, left=0.06, right=0.97, top=1 - 0.75 / height, bottom=0.4 / height, hspace=1.4, wspace=0.18
+            max(len(rows), 2), columns, left=0.06, right=0.97, top=1 - 0.75 / height, bottom=0.4 / height, hspace=1.4, wspace=0.18
         )
         for i, row in enumerate(rows):
             _strip(figure.add_subplot(grid[i, 0]), row)
@@ -63,7 +63,9 @@ def _strip(axes: Any, row: Mapping[str, Any]) -> None:
     axes.locator_params(axis="x", nbins=6)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    axes.set_title(textwrap.shorten(f"{row['text']}: {row['verdict']}", 85), loc="left", fontsize=7.5, color=colour)
+    axes.set_title(
+        textwrap.shorten(f"{row['verdict']}: {row['text']}", 85, placeholder=" ..."), loc="left", fontsize=7.5, color=colour
+    )
 
 
 def _curves(axes: Any, curves: list[Mapping[str, Any]], labels: list[str]) -> None:

@@ -39,6 +39,8 @@ def load() -> tuple[FloatArray, FloatArray, list[str]]:
     with data_file(FILE).open(encoding="utf-8", newline="") as file:
         rows = [r for r in csv.DictReader(file) if all(r[k] for k in ("FLOPs (1E21)", *CHANCE))]
     compute = np.array([float(r["FLOPs (1E21)"]) for r in rows]) * 1e21
+    # one row (BTLM) gives its 627 billion tokens as 627 trillion, a hundred times more than anyone had; FLOPs follow from them
+    compute /= np.array([1000.0 if float(r["Pretraining Data Size (T)"] or 0) > 100 else 1.0 for r in rows])
     chance = np.array(list(CHANCE.values()))
     scores = (np.array([[float(r[k]) for k in CHANCE] for r in rows]) - chance) / (1 - chance)
     return compute, scores, [r["Model Family"] for r in rows]

@@ -36,6 +36,7 @@ class ClaimSource:
     Attributes
     ----------
     id, title, family, statement, criteria, no_ablation : as in the record
+    requires, needs_data : extras, and whether it reads data that cannot ship
     module : the file with ``run(budget, seed)``, None where there is none
     problem : why it cannot be run at all (broken record, missing entry, no criteria), None where it can
     unavailable : why it cannot be run on this machine (data, extras), None where it can
@@ -47,6 +48,8 @@ class ClaimSource:
     statement: str = ""
     criteria: tuple[Criterion, ...] = ()
     no_ablation: str | None = None
+    requires: tuple[str, ...] = ()
+    needs_data: bool = False
     module: Path | None = None
     problem: str | None = None
     unavailable: str | None = None
@@ -72,6 +75,8 @@ def find(papers: Path | None = None, programs: Path | None = None) -> dict[str, 
             paper.claim.statement,
             paper.claim.criteria,
             paper.claim.no_ablation,
+            paper.requires,
+            paper.claim.data is not None,
             module,
             problem or _problem(paper, source),
             _unavailable(paper),

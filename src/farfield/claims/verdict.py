@@ -26,6 +26,7 @@ reason, a claim that would hold is *weaker*: the effect is there, the key idea w
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -222,6 +223,11 @@ def improvements(criterion: Criterion, ours: FloatArray, against: FloatArray) ->
 
 def decide(criterion: Criterion, ours: Sequence[Value], against: Sequence[Value]) -> Decision:
     """The verdict on one criterion from one value a seed for ours and (bound, trend: empty) for the side it is held against."""
+    decision = _decide(criterion, ours, against)
+    return dataclasses.replace(decision, reason=f"{criterion.name}: {decision.reason}")
+
+
+def _decide(criterion: Criterion, ours: Sequence[Value], against: Sequence[Value]) -> Decision:
     what = f"criterion {criterion.name!r}"
     if criterion.kind == "bound":
         return _decide_bound(criterion, *_counts(ours, f"{what}, ours"))
