@@ -62,7 +62,7 @@ BAD = {
         "allowed: a number",
     ),
     "returns what is not finite": (
-        "from farfield.claims.criteria import Measured\ndef run(budget, seed):\n    return Measured({'error': 1e999}, {})",
+        "from farfield.claims.criteria import Measured as M\ndef run(budget, seed):\n    return M({'error': 1e999}, {'error': 1})",
         "not a finite number",
     ),
     "measures less": (
