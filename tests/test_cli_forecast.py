@@ -26,7 +26,7 @@ from click.core import Context
 
 from curves.synthetic import CYCLE, make_backtest, make_forecast
 from farfield.cli import main
-from farfield.cli.forecast import beyond, command, command_line, parse_by
+from farfield.cli.forecast import beyond, command, command_line, parse_by, split
 from farfield.curves.data import Curves
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
 from farfield.errors import InputError
@@ -266,6 +266,48 @@ def test_names_are_cut_only_where_they_stay_apart() -> None:
     alike = lines([f"{'x' * 30}{i:02d}{'x' * 30}" for i in range(12)])
     assert not any("…" in line for line in alike)
     assert max(map(len, apart + alike)) <= 70
+
+
+# -- hiding the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_hide_forecasts_the_seen_part_and_shows_what_came(
+    runs: str, given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["forecast", runs, "--hide", "0.5", "--report", str(tmp_path / "r.html"), "--plot", str(tmp_path / "f.png")]) == 0
+    assert given["curves"].x.max() == 20
+    assert set(given["curves"].column("planned_end")) == {40.0}
+    assert " came " in capsys.readouterr().out.splitlines()[0]
+    assert "hidden: what came" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("share", ["0", "1", "40", "-0.1", "nan"])
+def test_hide_takes_a_share(share: str, runs: str, given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["forecast", runs, "--hide", share]) == 2
+    assert "the share must lie between 0 and 1" in capsys.readouterr().err
+
+
+def test_what_is_hidden_does_not_show_in_what_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    x = np.tile(np.arange(1.0, 21.0), 3)
+    run = np.repeat(["a", "b", "c"], 20)
+    rows = [
+        {"run": "a", "planned_end": 20.0, "status": "finished"},
+        {"run": "b", "planned_end": 40.0, "status": "killed"},
+        {"run": "c", "status": "diverged", "n_nonfinite": 3},
+    ]
+
+    def seen(end: float) -> Curves:
+        y = rng.normal(size=60) * (x > 10) + np.where(x > 10, end, 1 / x)
+        return split(Curves.from_points(list(run), x, y, attributes=rows), 0.5)[0]
+
+    one, two = seen(5.0), seen(-3.0)
+    assert one.to_frame().filter(pl.col("run") != "b").equals(two.to_frame().filter(pl.col("run") != "b"))
+    assert one.attributes.equals(two.attributes)
+    assert one.lengths.tolist() == [10, 20, 10]  # b had not come to half its planned length: nothing of it is hidden
+    assert one.column("status").to_list() == ["running", "killed", "running"]
+    assert one.column("n_nonfinite").to_list() == [0, 0, 0]
+    assert one.column("planned_end").to_list() == [20.0, 40.0, 20.0]
 
 
 # -- backtest ---------------------------------------------------------------------------------------------------------------

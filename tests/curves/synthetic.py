@@ -88,6 +88,19 @@ def make_forecast(n: int = 12, *, seed: int = 0, goal: str = "min", names: list[
     return Forecast(**fields)  # type: ignore[arg-type]
 
 
+def make_hidden(f: Forecast, error: float = 0.0) -> Curves:
+    """What came after the seen points of `f`: straight to `error` intervals' half widths above the median, for every second run."""
+    low, high = f.interval
+    x = [
+        np.linspace(f.curves.last_x[i], f.at[i], 6)[1:] if i % 2 == 0 and i in f.forecast_index else np.zeros(0)
+        for i in range(len(f.curves))
+    ]
+    y = [np.full(v.size, f.median[i] + error * (high[i] - low[i]) / 2) for i, v in enumerate(x)]
+    names = [run for run, v in zip(f.curves.runs, x, strict=True) for _ in v]
+    rows = [{"run": run} for run in f.curves.runs]
+    return Curves.from_points(names, np.concatenate(x), np.concatenate(y), attributes=rows, metric=f.curves.metric)
+
+
 def make_backtest(metric: Metric | None = None, *, seed: int = 0) -> Backtest:
     """Sixty scored forecasts in three bands of reach, ours and three baselines."""
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from scipy.stats import norm
 
-from curves.synthetic import CYCLE, PLANNED_END, make_backtest, make_forecast
+from curves.synthetic import CYCLE, PLANNED_END, make_backtest, make_forecast, make_hidden
 from farfield.curves.data import Metric
 from farfield.curves.results import QUANTILES, Backtest, Calibration, Forecast, ForecastStatus, seen_estimate
 from farfield.curves.wording import count, name_of, number, percent, plain, position, tick
@@ -159,6 +159,39 @@ def test_rows_do_not_depend_on_the_other_runs() -> None:
     alone = make_forecast(12, status=tuple(s if i == 0 else ForecastStatus.DIVERGED for i, s in enumerate(CYCLE)))
     row = {r["run"]: r for r in f.to_dict()["runs"]}[f.curves.runs[0]]
     assert {r["run"]: r for r in alone.to_dict()["runs"]}[f.curves.runs[0]] == row
+
+
+# -- hidden ends --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("error", "held"), [(0.0, 6), (0.99, 6), (1.01, 0), (-1.01, 0)])
+def test_hidden_ends_are_counted_inside_or_outside(error: float, held: int) -> None:
+    f = make_forecast(12)
+    shown = make_forecast(12, hidden=make_hidden(f, error))
+    known = np.isfinite(shown.came)
+    assert known.sum() == 6
+    low, high = shown.interval
+    np.testing.assert_allclose(shown.came[known], (shown.median + error * (high - low) / 2)[known], rtol=1e-12)
+    assert shown.came_label == f"{held} of 6 hidden ends came inside their 80 % intervals ({100 * held / 6:.0f} %)"
+    assert shown.came_label in shown.summary()
+    assert f.came_label == ""
+
+
+def test_hidden_ends_that_stop_short_are_not_judged() -> None:
+    f = make_forecast(12)
+    hidden = make_hidden(f)
+    short = make_forecast(12, hidden=hidden.upto(0.98 * PLANNED_END))
+    assert np.isnan(short.came).all()
+    with pytest.raises(InputError, match="hidden must hold the same runs"):
+        make_forecast(12, hidden=hidden.take([0, 1]))
+
+
+def test_the_hidden_best_may_lie_in_what_was_seen() -> None:
+    f = make_forecast(1)
+    hidden = make_hidden(f, 5.0)
+    lowest = f.curves.y.min()
+    assert make_forecast(1, hidden=hidden, estimate="best").came[0] == lowest
+    assert make_forecast(1, hidden=hidden, estimate="mean:2").came[0] == pytest.approx(hidden.y[-1], rel=1e-12)
 
 
 # -- backtest ---------------------------------------------------------------------------------------------------------------

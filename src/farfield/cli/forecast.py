@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,9 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
     show_default=True,
     help="P(ends best): at one x, or each at its own end.",
 )
+@click.option(
+    "--hide", type=float, metavar="SHARE", help="Hide this share of each run's length, 0.4 say, and show what came beside it."
+)
 @click.option("--plot", metavar="FILE", help="A figure of the best runs (.png, .svg or .pdf).")
 @click.option("--report", metavar="FILE.html", help="All of it in one HTML file that works offline.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table, not only the best 40.")
@@ -53,6 +57,7 @@ def command(
     lr_schedule: str | None,
     context: tuple[str, ...],
     compare: Any,
+    hide: float | None,
     plot: str | None,
     report: str | None,
     everything: bool,
@@ -79,6 +84,7 @@ def command(
         from farfield.curves.forecasting import forecast
 
         curves = read(chosen)
+        curves, hidden = (curves, None) if hide is None else split(curves, hide)
         others = None
         if context:
             same = {"metric": curves.metric.name, "goal": curves.metric.goal, "x": curves.x_name}
@@ -94,6 +100,7 @@ def command(
             compare=compare,
             rng=seed,
         )
+        found = dataclasses.replace(found, hidden=hidden)
     draw(found, plot, report, command_line(context_))
     if fmt == "table":
         from farfield.cli.forecast_table import hand_over, show_forecast
@@ -123,6 +130,32 @@ def beyond(curves: Curves, factor: float, more: float) -> FloatArray:
     """(n_runs,) where each run is forecast: `factor` times its last x, and `more` further on."""
     target: FloatArray = factor * curves.last_x + more
     return target
+
+
+def split(curves: Curves, share: float) -> tuple[Curves, Curves]:
+    """What is seen and what is hidden when the last `share` of each run's planned (else logged) length is hidden.
+
+    Of a run that has hidden points nothing in the seen part tells how it went on: its status is ``running``, its counts of
+    dropped points are 0, and its end is where it was planned (or, where nobody planned, logged).
+    """
+    import polars as pl
+
+    if not 0 < share < 1:
+        raise InputError(f"--hide {share:g}: the share must lie between 0 and 1, e.g. 0.4")
+    planned = curves.column("planned_end")
+    end = planned.fill_null(pl.Series(curves.last_x)).to_numpy()
+    cut = (1 - share) * end
+    hidden = curves.where(curves.x > cut[curves.run_index])
+    some = pl.Series(hidden.lengths > 0)
+    told = {"status": pl.lit("running"), "n_nonfinite": pl.lit(0), "n_duplicate": pl.lit(0)}
+    attributes = curves.attributes.with_columns(
+        pl.Series("planned_end", end),
+        *(
+            pl.when(some).then(value).otherwise(pl.col(name)).cast(curves.attributes.schema[name]).alias(name)
+            for name, value in told.items()
+        ),
+    )
+    return dataclasses.replace(curves.upto(cut), attributes=attributes), hidden
 
 
 def check_figure(plot: str | None) -> None:

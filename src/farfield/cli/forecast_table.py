@@ -100,6 +100,7 @@ def _runs(forecast: Forecast, index: list[int], console: Console) -> Table:
             f"{100 * forecast.level:g} % interval",
             [text + (" *" if mark else "  " * any(loose)) for text, mark in zip(between, loose, strict=True)],
         ),
+        **({} if forecast.hidden is None else {"came": ("came", [_came(forecast, i) for i in index])}),
         **({} if forecast.p_best is None else {"p": ("P(ends best)", [percent(p) for p in forecast.p_best[index]])}),
         "status": ("status", [_words(forecast.status[i]) for i in index]),
     }
@@ -128,6 +129,11 @@ def _runs(forecast: Forecast, index: list[int], console: Console) -> Table:
     return table
 
 
+def _came(forecast: Forecast, i: int) -> str:
+    (low, high), value = forecast.interval, forecast.came[i]
+    return number(value) + ("  " if not math.isfinite(value) or low[i] <= value <= high[i] else " ✗")
+
+
 def _width(columns: dict[str, tuple[str, list[str]]]) -> int:
     return sum(max(len(heading), *map(len, cells)) + 2 for heading, cells in columns.values()) - 2
 
@@ -143,6 +149,8 @@ def _beneath(forecast: Forecast, everything: bool) -> Iterator[Text | Table]:
             yield Text(f"calibration: {'; '.join(filter(None, (forecast.calibration.source, forecast.calibration.caveat)))}", "dim")
     if forecast.p_best is None and forecast.p_best_withheld:
         yield Text(f"P(ends best) is withheld: {forecast.p_best_withheld}")
+    if forecast.came_label:
+        yield Text(f"{forecast.came_label}; ✗ marks the others", "bold")
     if forecast.backtest is not None:
         yield Text(forecast.backtest.summary())
     for warning in forecast.warnings:

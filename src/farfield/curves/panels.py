@@ -28,6 +28,7 @@ class Panel:
     bands : (5, m) quantiles there: low, lower quartile, median, upper quartile, high
     at, value, low, high : the forecast and its interval, NaN where there is none
     planned_end, decay_at : NaN where not known
+    hidden_x, hidden_y : (k,) what came beyond, where the end was hidden on purpose
     """
 
     index: int
@@ -44,11 +45,13 @@ class Panel:
     high: float
     planned_end: float
     decay_at: float
+    hidden_x: FloatArray
+    hidden_y: FloatArray
 
     @property
     def x_range(self) -> tuple[float, float]:
         """First and last x in view."""
-        values = np.concatenate([self.x, self.beyond, [self.at, self.planned_end]])
+        values = np.concatenate([self.x, self.beyond, self.hidden_x, [self.at, self.planned_end]])
         values = values[np.isfinite(values)]
         return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
 
@@ -56,7 +59,7 @@ class Panel:
     def y_range(self) -> tuple[float, float]:
         """Lowest and highest y worth showing: what was seen after the first tenth, and the bands unless they dwarf it."""
         late = self.y[self.x >= self.x[0] + 0.1 * (self.x[-1] - self.x[0])] if self.x.size >= 8 else self.y
-        core = np.concatenate([late, self.bands[2], [self.value]])
+        core = np.concatenate([late, self.bands[2], self.hidden_y, [self.value]])
         core = core[np.isfinite(core)]
         if core.size == 0:
             return (0.0, 1.0)
@@ -102,6 +105,9 @@ def panels(forecast: Forecast, index: IntArray, *, most_points: int = 160) -> li
     out = []
     for k, i in enumerate(index):
         x, y = thin(curves.x[curves.points(i)], curves.y[curves.points(i)], most_points)
+        hidden = forecast.hidden
+        span = slice(0, 0) if hidden is None else hidden.points(i)
+        came = (x[:0], y[:0]) if hidden is None else thin(hidden.x[span], hidden.y[span], most_points)
         ok = np.isfinite(forecast.path_at[i]) & np.isfinite(bands[2, k])
         out.append(
             Panel(
@@ -119,6 +125,8 @@ def panels(forecast: Forecast, index: IntArray, *, most_points: int = 160) -> li
                 high=float(high[i]),
                 planned_end=float(planned[i]),
                 decay_at=float("nan") if forecast.decay_at is None else float(forecast.decay_at[i]),
+                hidden_x=came[0],
+                hidden_y=came[1],
             )
         )
     return out

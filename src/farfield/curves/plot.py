@@ -125,7 +125,9 @@ def forecast_figure(forecast: Forecast, *, most: int = 12) -> Figure:
         top = figure.get_figheight()
         figure.text(0.012, 1 - 0.12 / top, _headline(forecast) + of, va="top", fontsize=10.5, fontweight="bold")
         scale = "one y scale" if limits else "y scale of its own in each panel"
-        figure.text(0.012, 1 - 0.32 / top, f"{forecast.interval_label}; {scale}", va="top", color=MUTED, fontsize=8)
+        figure.text(
+            0.012, 1 - 0.32 / top, f"{forecast.came_label or forecast.interval_label}; {scale}", va="top", color=MUTED, fontsize=8
+        )
         _legend(figure, forecast, drawn, 1 - 0.46 / top)
     return figure
 
@@ -222,6 +224,8 @@ def _draw_run(ax: Axes, p: Panel, *, seen: str = INK, beyond: str = BEYOND, widt
     if math.isfinite(p.low):
         ax.plot([p.at, p.at], [p.low, p.high], color=beyond, lw=1.6, zorder=4, solid_capstyle="butt")
         ax.plot([p.at], [p.value], "o", color=beyond, ms=3.2, zorder=5)
+    if p.hidden_x.size:
+        ax.plot(p.hidden_x, p.hidden_y, color=seen, lw=0.7, alpha=0.75, zorder=3)
     if math.isfinite(p.planned_end):
         ax.axvline(p.planned_end, color=RULE, lw=0.8, zorder=0)
     if math.isfinite(p.decay_at):
@@ -281,6 +285,8 @@ def _legend(figure: Figure, forecast: Forecast, drawn: list[Panel], y: float) ->
             Patch(color=BEYOND, alpha=0.42, lw=0, label=f"{100 * INNER:g} %"),
             Patch(color=BEYOND, alpha=0.16, lw=0, label=f"{100 * forecast.level:g} %"),
         ]
+    if any(p.hidden_x.size for p in drawn):
+        handles.append(Line2D([], [], color=INK, lw=0.7, alpha=0.75, label="hidden: what came"))
     if any(p.beyond.size and not p.calibrated for p in drawn):
         handles.append(Patch(facecolor="none", edgecolor=BEYOND, alpha=0.35, hatch="////", lw=0, label="uncalibrated"))
     if any(math.isfinite(p.planned_end) for p in drawn):

@@ -86,6 +86,8 @@ def _header(forecast: Forecast) -> str:
             sentence += f", ends best with probability {percent(forecast.p_best[i])}"
         out.append(f'<p class="lede">{sentence}.</p>')
     out.append(f'<p class="muted">{text(forecast.interval_label)}.</p>')
+    if forecast.came_label:
+        out.append(f'<p class="muted">{text(forecast.came_label)}.</p>')
     if forecast.backtest is not None:
         out.append(f'<p class="muted">{text(_capital(forecast.backtest.summary()))}.</p>')
     tally = Counter(forecast.status)
@@ -112,6 +114,7 @@ def _table(forecast: Forecast, most: int) -> str:
     names = [f"Last {curves.x_name}", "Last", "At", "Forecast", f"{100 * forecast.level:g} % interval"]
     heads += [f'<th class="n"><button>{text(name_of(n))}</button></th>' for n in names]
     heads += ['<th class="plain muted" aria-label="last value and interval, drawn">| last &nbsp;• forecast</th>']
+    heads += ['<th class="n"><button>Came</button></th>'] if forecast.hidden is not None else []
     heads += ['<th class="n"><button>P(ends best)</button></th>'] if p_best is not None else []
     heads += ['<th class="text"><button>Status</button></th>']
     rows = []
@@ -127,6 +130,9 @@ def _table(forecast: Forecast, most: int) -> str:
         interval = f"{number(low[i])} to {number(high[i])}" + ("" if forecast.calibrated[i] else " *")
         cells.append(_cell(high[i] - low[i], interval))
         cells.append(f"<td class='drawn'>{strip(low[i], median[i], high[i], last_y[i], limits, bool(forecast.calibrated[i]))}</td>")
+        if forecast.hidden is not None:
+            missed = not low[i] <= forecast.came[i] <= high[i]
+            cells.append(_cell(forecast.came[i], number(forecast.came[i]) + " ✗" * missed))
         if p_best is not None:
             cells.append(_cell(p_best[i], percent(p_best[i])))
         words = _words(status) + (f' <span class="muted">{text(name_of(note))}</span>' if note else "")
@@ -135,6 +141,8 @@ def _table(forecast: Forecast, most: int) -> str:
     notes = ["Best first; click a heading to sort. The interval column sorts by width."]
     if any(s.forecasts and not c for s, c in zip(forecast.status, forecast.calibrated, strict=True)):
         notes.append("* uncalibrated.")
+    if forecast.hidden is not None:
+        notes.append("✗ came outside the interval.")
     if len(order) > most:
         notes.append(f"The first {most:,} of {len(order):,} runs.")
     if p_best is None and forecast.p_best_withheld:
@@ -175,6 +183,8 @@ def _panels(forecast: Forecast, most: int) -> str:
         (f"{100 * INNER:g} %", '<path class="inner" d="M0 1H26V11H0Z"/>'),
         (f"{100 * forecast.level:g} %", '<path class="outer" d="M0 1H26V11H0Z"/>'),
     ]
+    if any(p.hidden_x.size for p in drawn):
+        key.append(("hidden: what came", '<path class="came" d="M0 6H26"/>'))
     if any(p.beyond.size and not p.calibrated for p in drawn):
         key.append(("uncalibrated", '<path class="outer loose" d="M0 1H26V11H0Z"/>'))
     if any(math.isfinite(p.planned_end) for p in drawn):

@@ -1,15 +1,16 @@
-"""What a forecast and a backtest hand back: frozen records that print, tabulate, serialise and plot themselves.
+"""What a forecast hands back: a frozen record that prints, tabulates, serialises and plots itself.
 
-:class:`Forecast` holds one predictive distribution a run, the advice that follows from it (:class:`ForecastStatus`) and what
-its intervals were calibrated on (:class:`Calibration`). :class:`Backtest` holds the evidence: how the same procedure did when
-the far end was hidden. Their ``to_dict()`` is the JSON of ``farfield forecast`` and ``farfield backtest`` (docs/forecast-json.md).
+:class:`Forecast` holds one predictive distribution a run, the advice that follows from it (:class:`ForecastStatus`) and the
+evidence: what its intervals were calibrated on (:class:`Calibration`), and how the same procedure did when the far end was
+hidden (:class:`Backtest`), both from :mod:`farfield.curves.evidence`. Their ``to_dict()`` is the JSON of the command line
+(docs/forecast-json.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
+from farfield.curves.evidence import Backtest, Calibration, metric_dict
 from farfield.curves.wording import count, number, percent, plain
 from farfield.errors import InputError
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from farfield.predictive import Predictive
+
+__all__ = ["QUANTILES", "Backtest", "Calibration", "Forecast", "ForecastStatus", "seen_estimate"]
 
 # quantiles that to_dict() states for every run, beside the interval at the asked level
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -86,175 +90,6 @@ _MAY_STOP = frozenset({ForecastStatus.PLATEAU, ForecastStatus.TURNED, ForecastSt
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Where the width of the intervals comes from.
-
-    Attributes
-    ----------
-    n_runs, n_groups : runs, and groups of runs that belong together, whose hidden ends scaled the intervals; 0 when none did
-    source : which runs those are, e.g. ``these runs, each group held out in turn``
-    caveat : what the reader must know, e.g. that only runs that survived to the reach could be used
-    """
-
-    n_runs: int = 0
-    n_groups: int = 0
-    source: str = ""
-    caveat: str = ""
-
-    def __repr__(self) -> str:
-        return f"Calibration({self.label})"
-
-    @property
-    def label(self) -> str:
-        """``calibrated from 84 runs in 12 groups`` or ``uncalibrated``."""
-        if self.n_runs == 0:
-            return "uncalibrated"
-        return f"calibrated from {count(self.n_runs, 'run')} in {count(self.n_groups, 'group')}"
-
-    def summary(self) -> str:
-        """One line: the label, the source and the caveat."""
-        text = self.label + (f" ({self.source})" if self.source else "")
-        return f"{text}; {self.caveat}" if self.caveat else text
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {
-            "n_runs": self.n_runs,
-            "n_groups": self.n_groups,
-            "source": self.source or None,
-            "caveat": self.caveat or None,
-        }
-
-
-@dataclass(frozen=True)
-class Backtest:
-    """How forecasts did where the far end was hidden, by method and reach.
-
-    Attributes
-    ----------
-    scores : one row a method and band of reach: ``method``, ``reach_low``, ``reach_high`` (both null: all reaches pooled),
-        ``n`` (scored forecasts), ``n_runs``, ``n_groups`` and, for each name in ``SCORES``, ``<score>``, ``<score>_low`` and
-        ``<score>_high`` (the cluster-bootstrap interval); null where a method has no such score
-    rows : one row a scored (run, cut, target): ``run``, ``group``, ``cut``, ``at``, ``reach``, ``y_true``, ``median``,
-        ``low80``, ``high80`` and whatever else was kept
-    metric, x_name : what was forecast and by what
-    method : the row of ``scores`` that is the procedure under test; the others are baselines
-    baseline : the method that `summary` compares with
-    target : ``logged`` or ``latent``: which value the intervals are for
-    warnings : what the reader must know
-    """
-
-    scores: pl.DataFrame
-    rows: pl.DataFrame
-    metric: Metric = field(default_factory=Metric)
-    x_name: str = "step"
-    method: str = "farfield"
-    baseline: str = "last value"
-    target: Literal["latent", "logged"] = "logged"
-    warnings: tuple[str, ...] = ()
-
-    SCORES = (
-        "mae",
-        "crps",
-        "log_likelihood",
-        "interval_score80",
-        *(f"{kind}{level}" for level in (50, 80, 90) for kind in ("coverage", "width")),
-    )
-
-    def __post_init__(self) -> None:
-        _require_columns("scores", self.scores, ("method", "reach_low", "reach_high", "n"))
-        _require_columns("rows", self.rows, ("run", "group", "cut", "at", "reach", "y_true", "median"))
-
-    def __repr__(self) -> str:
-        return f"Backtest({self.n} forecasts of {self.n_runs} runs in {self.n_groups} groups, {len(self.methods)} methods)"
-
-    @property
-    def n(self) -> int:
-        """Scored forecasts of the procedure under test."""
-        return self.rows.height
-
-    @property
-    def n_runs(self) -> int:
-        """Runs with at least one scored forecast."""
-        return self.rows["run"].n_unique() if self.rows.height else 0
-
-    @property
-    def n_groups(self) -> int:
-        """Groups those runs come from; a run without a group is its own."""
-        group = pl.coalesce(pl.col("group").cast(pl.String), pl.col("run"))
-        return int(self.rows.select(group.n_unique()).item()) if self.rows.height else 0
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the methods scored, the one under test first."""
-        names = self.scores["method"].unique(maintain_order=True).to_list()
-        return tuple(sorted(names, key=lambda m: m != self.method))
-
-    @property
-    def pooled(self) -> pl.DataFrame:
-        """The rows of `scores` over all reaches, one a method."""
-        return self.scores.filter(pl.col("reach_low").is_null())
-
-    @property
-    def by_reach(self) -> pl.DataFrame:
-        """The rows of `scores` for single bands of reach, nearest first within a method."""
-        return self.scores.filter(pl.col("reach_low").is_not_null()).sort("reach_low", maintain_order=True)
-
-    def score(self, name: str, method: str | None = None) -> tuple[float, float, float]:
-        """(value, low, high) of a score pooled over all reaches; NaN where there is none."""
-        if name not in self.SCORES:
-            raise InputError(f"unknown score {name!r}; allowed: {', '.join(self.SCORES)}")
-        row = self.pooled.filter(pl.col("method") == (method or self.method))
-        if row.height == 0 or name not in row.columns:
-            return (math.nan, math.nan, math.nan)
-        value, low, high = (row[c][0] if c in row.columns else None for c in (name, f"{name}_low", f"{name}_high"))
-        return tuple(math.nan if v is None else float(v) for v in (value, low, high))  # type: ignore[return-value]
-
-    def summary(self) -> str:
-        """One line: what was hidden, how often the 80 % intervals held, and the error against the baseline."""
-        if self.n == 0:
-            return "backtest: nothing could be scored"
-        whose = f"{count(self.n_runs, 'run')} in {count(self.n_groups, 'group')}"
-        text = f"backtest of {count(self.n, 'forecast')} with the end hidden ({whose})"
-        cover, low, high = self.score("coverage80")
-        if math.isfinite(cover):
-            text += f": 80 % intervals held {100 * cover:.0f} %"
-            if math.isfinite(low) and math.isfinite(high):
-                text += f" ({100 * low:.0f} to {100 * high:.0f})"
-        ours, base = self.score("mae")[0], self.score("mae", self.baseline)[0]
-        if math.isfinite(ours) and math.isfinite(base) and base > 0:
-            text += f", mean error {ours / base:.2f}x that of the {self.baseline}"
-        return text
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON (docs/forecast-json.md); NaN and infinities become None."""
-        return {
-            "schema": "farfield.backtest/1",
-            "metric": metric_dict(self.metric),
-            "x": self.x_name,
-            "method": self.method,
-            "baseline": self.baseline,
-            "target": self.target,
-            "n": self.n,
-            "n_runs": self.n_runs,
-            "n_groups": self.n_groups,
-            "summary": self.summary(),
-            "scores": [plain(row) for row in self.scores.iter_rows(named=True)],
-            "warnings": list(self.warnings),
-        }
-
-    def to_frame(self) -> pl.DataFrame:
-        """The table of scores, one row a method and band of reach."""
-        return self.scores
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Coverage by reach against its nominal level, drawn on `ax` (a new figure when None)."""
-        from farfield.curves.plot import plot_backtest
-
-        return plot_backtest(self, ax)
-
-
-@dataclass(frozen=True)
 class Forecast:
     """Where each run will be at `at`, with intervals.
 
@@ -276,6 +111,7 @@ class Forecast:
     backtest : the same procedure with the far end hidden, where it was run
     decay_at : (n_runs,) x where a learning-rate decay begins, NaN where none is known; None when no run has one
     notes : (n_runs,) a detail to the status, e.g. ``NaN from step 400``; empty when there are none
+    hidden : what came after the seen points, where the end was hidden on purpose: shown beside the forecast, never used for it
     """
 
     curves: Curves
@@ -297,6 +133,7 @@ class Forecast:
     backtest: Backtest | None = None
     decay_at: FloatArray | None = None
     notes: tuple[str, ...] = ()
+    hidden: Curves | None = None
 
     def __post_init__(self) -> None:
         n = len(self.curves)
@@ -317,6 +154,8 @@ class Forecast:
                 f"predictive has shape {self.predictive.shape}, path {self.path.shape} and path_at {np.shape(self.path_at)}; "
                 f"for {count(n, 'run')} they must be ({n}, 1), ({n}, n_path) and ({n}, n_path)"
             )
+        if self.hidden is not None and self.hidden.runs != self.curves.runs:
+            raise InputError("hidden must hold the same runs as curves, in the same order")
         if not 0 < self.level < 1:
             raise InputError(f"level is {self.level}; it must lie between 0 and 1, e.g. 0.8")
 
@@ -335,7 +174,7 @@ class Forecast:
     def quantile(self, q: float | Sequence[float] | FloatArray) -> FloatArray:
         """(k, n_runs) quantiles of the estimate, (n_runs,) for scalar `q`; NaN for runs without a distribution."""
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
-        out = np.full((levels.size, len(self.curves)), np.nan)
+        out: FloatArray = np.full((levels.size, len(self.curves)), np.nan)
         if self.forecast_index.size:
             out[:, self.forecast_index] = np.asarray(self.predictive[self.forecast_index].quantile(levels))[:, :, 0]
         return out[0] if np.ndim(q) == 0 else out
@@ -363,7 +202,33 @@ class Forecast:
     def reach(self) -> FloatArray:
         """(n_runs,) how far beyond what was seen: `at` over the last x."""
         last = self.curves.last_x
-        return np.divide(self.at, last, out=np.full(len(last), np.nan), where=last > 0)
+        out: FloatArray = np.divide(self.at, last, out=np.full(len(last), np.nan), where=last > 0)
+        return out
+
+    @cached_property
+    def came(self) -> FloatArray:
+        """(n_runs,) what the estimate came to be, from the hidden points; NaN where they do not reach `at` (within 1 %)."""
+        out = np.full(len(self.curves), np.nan)
+        if self.hidden is None:
+            return out
+        for i in self.forecast_index:
+            points = self.hidden.points(int(i))
+            x, y = self.hidden.x[points], self.hidden.y[points]
+            if x.size and x[-1] >= 0.99 * self.at[i]:
+                whole = np.concatenate([self.curves.y[self.curves.points(int(i))], y[x <= self.at[i]]])
+                out[i] = seen_estimate(whole, self.estimate, self.curves.metric)
+        return out
+
+    @property
+    def came_label(self) -> str:
+        """How many of the hidden ends came inside their intervals; empty where none was hidden."""
+        known = np.flatnonzero(np.isfinite(self.came))
+        if known.size == 0:
+            return ""
+        low, high = self.interval
+        held = int(np.sum((self.came[known] >= low[known]) & (self.came[known] <= high[known])))
+        share = f"{held} of {count(known.size, 'hidden end')} came inside their {100 * self.level:g} % intervals"
+        return f"{share} ({100 * held / known.size:.0f} %)"
 
     @cached_property
     def order(self) -> IntArray:
@@ -415,6 +280,8 @@ class Forecast:
         lines.append(self.interval_label)
         if self.backtest is not None:
             lines.append(self.backtest.summary())
+        if self.came_label:
+            lines.append(self.came_label)
         if self.refused_index.size:
             names = [self.curves.runs[i] for i in self.refused_index[:10]] + ["..."] * (self.refused_index.size > 10)
             lines.append(f"not forecast: {', '.join(names)}")
@@ -439,6 +306,7 @@ class Forecast:
             "low": low,
             "high": high,
             "level": np.full(n, self.level),
+            "came": self.came,
             "p_best": np.full(n, np.nan) if self.p_best is None else self.p_best,
             "status": [s.key for s in self.status],
             "advice": [s.value for s in self.status],
@@ -448,7 +316,8 @@ class Forecast:
             "target": [self.target] * n,
         }
         frame = pl.DataFrame(columns, schema_overrides={"run": pl.String, "note": pl.String, "calibrated": pl.Boolean})
-        return frame.with_columns(pl.col(pl.Float64).fill_nan(None))[self.order.tolist()]
+        ordered: pl.DataFrame = frame.with_columns(pl.col(pl.Float64).fill_nan(None))[self.order.tolist()]
+        return ordered
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON (docs/forecast-json.md), runs best first; NaN and infinities become None."""
@@ -485,9 +354,6 @@ class Forecast:
         return plot_forecast(self, ax)
 
 
-# -- shared -----------------------------------------------------------------------------------------------------------
-
-
 def seen_estimate(y: FloatArray, estimate: str, metric: Metric) -> float:
     """The asked estimate from the values already logged, (n,) of one run; NaN when there are none."""
     if y.size == 0:
@@ -497,15 +363,3 @@ def seen_estimate(y: FloatArray, estimate: str, metric: Metric) -> float:
     if estimate.startswith("mean:"):
         return float(y[-int(estimate[5:]) :].mean())
     return float(y[-1])
-
-
-def metric_dict(metric: Metric) -> dict[str, Any]:
-    """Name, goal and bounds; None for no bound."""
-    out: dict[str, Any] = plain({"name": metric.name, "goal": metric.goal, "lower": metric.lower, "upper": metric.upper})
-    return out
-
-
-def _require_columns(what: str, frame: pl.DataFrame, needed: tuple[str, ...]) -> None:
-    missing = [c for c in needed if c not in frame.columns]
-    if missing:
-        raise InputError(f"{what} lacks the columns {', '.join(missing)}; it has {', '.join(frame.columns) or 'none'}")

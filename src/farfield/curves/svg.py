@@ -89,6 +89,8 @@ def run_panel(p: Panel, *, log: bool, y_limits: tuple[float, float] | None = Non
         marks.append(f'<path class="{outer}" d="{band(at_x, bands[0], bands[4])}"/>')
         marks.append(f'<path class="inner" d="{band(at_x, bands[1], bands[3])}"/>')
         marks.append(f'<path class="beyond" d="{line(at_x, bands[2])}"/>')
+    if p.hidden_x.size:
+        marks.append(f'<path class="came" d="{line(x(p.hidden_x), y(p.hidden_y))}"/>')
     if p.x.size:
         marks.append(f'<path class="seen" d="{line(x(p.x), y(p.y))}"/>')
         if p.x.size < 8:
