@@ -102,7 +102,7 @@ def _runs(forecast: Forecast, index: list[int], console: Console) -> Table:
         ),
         **({} if forecast.hidden is None else {"came": ("came", [_came(forecast, i) for i in index])}),
         **({} if forecast.p_best is None else {"p": ("P(ends best)", [percent(p) for p in forecast.p_best[index]])}),
-        "status": ("status", [_words(forecast.status[i]) for i in index]),
+        "status": ("status", [forecast.status[i].words for i in index]),
     }
     if console.width < _width(columns) and "p" in columns:
         columns["p"] = ("P(best)", columns["p"][1])
@@ -171,7 +171,7 @@ def _tally(tally: Counter[ForecastStatus]) -> Table:
     table.add_column()
     for status in ForecastStatus:
         if tally[status]:
-            table.add_row(Text(str(tally[status])), Text(_words(status), _COLOURS[status]), Text(status.value, "dim"))
+            table.add_row(Text(str(tally[status])), Text(status.words, _COLOURS[status]), Text(status.value, "dim"))
     return table
 
 
@@ -236,10 +236,6 @@ def _score(row: dict[str, Any], name: str, wide: bool) -> str:
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = f" [{shown(low)}, {shown(high)}]" if wide and low is not None and high is not None else ""
     return shown(row[name]) + interval
-
-
-def _words(status: ForecastStatus) -> str:
-    return status.key.replace("_", " ")
 
 
 def _table() -> Table:

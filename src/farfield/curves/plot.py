@@ -254,7 +254,7 @@ def _set_limits(ax: Axes, drawn: list[Panel], on_log: bool, limits: tuple[float,
 
 
 def _panel_title(ax: Axes, p: Panel, goal: str) -> None:
-    ax.set_title(name_of(p.run, 32) + "\n", loc="left", color=INK, pad=3)
+    ax.set_title(name_of(p.run, 36) + "\n", loc="left", color=INK, pad=3, fontsize=7.5)
     value = number(p.value)
     if math.isfinite(p.low):
         value += f" [{number(p.low)}, {number(p.high)}]" + ("" if p.calibrated else " uncalibrated")
@@ -271,7 +271,7 @@ def _panel_title(ax: Axes, p: Panel, goal: str) -> None:
     )
     if p.status is not ForecastStatus.CONTINUE:
         corner, side = (0.97, "top") if goal == "min" else (0.04, "bottom")  # where an improving curve leaves room
-        ax.text(0.94, corner, p.status.short, transform=ax.transAxes, ha="right", va=side, color=MUTED, fontsize=6.5, bbox=_BEHIND)
+        ax.text(0.94, corner, p.status.words, transform=ax.transAxes, ha="right", va=side, color=MUTED, fontsize=6.5, bbox=_BEHIND)
 
 
 def _legend(figure: Figure, forecast: Forecast, drawn: list[Panel], y: float) -> None:

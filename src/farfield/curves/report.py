@@ -91,18 +91,12 @@ def _header(forecast: Forecast) -> str:
     if forecast.backtest is not None:
         out.append(f'<p class="muted">{text(_capital(forecast.backtest.summary()))}.</p>')
     tally = Counter(forecast.status)
-    items = [
-        f'<li><b>{tally[s]}</b>{_words(s)} <span class="muted">{text(s.value)}</span></li>' for s in ForecastStatus if tally[s]
-    ]
+    items = [f'<li><b>{tally[s]}</b>{s.words} <span class="muted">{text(s.value)}</span></li>' for s in ForecastStatus if tally[s]]
     out.append(f'<ul class="tally">{"".join(items)}</ul>')
     if forecast.warnings:
         lines = "".join(f"<li>{text(name_of(w))}</li>" for w in forecast.warnings)
         out.append(f'<div class="warnings" role="note"><ul>{lines}</ul></div>')
     return f"<header>{''.join(out)}</header>"
-
-
-def _words(status: ForecastStatus) -> str:
-    return status.key.replace("_", " ")
 
 
 def _table(forecast: Forecast, most: int) -> str:
@@ -135,8 +129,8 @@ def _table(forecast: Forecast, most: int) -> str:
             cells.append(_cell(forecast.came[i], number(forecast.came[i]) + " ✗" * missed))
         if p_best is not None:
             cells.append(_cell(p_best[i], percent(p_best[i])))
-        words = _words(status) + (f' <span class="muted">{text(name_of(note))}</span>' if note else "")
-        cells.append(f'<td class="status" data-v="{_words(status)}">{words}</td>')
+        words = status.words + (f' <span class="muted">{text(name_of(note))}</span>' if note else "")
+        cells.append(f'<td class="status" data-v="{status.words}">{words}</td>')
         rows.append(f'<tr data-run="{name}">{"".join(cells)}</tr>')
     notes = ["Best first; click a heading to sort. The interval column sorts by width."]
     if any(s.forecasts and not c for s, c in zip(forecast.status, forecast.calibrated, strict=True)):
@@ -206,7 +200,7 @@ def _figure(p: Panel, on_log: bool, limits: tuple[float, float] | None) -> str:
     value = f'<span class="value">{number(p.value)}' if math.isfinite(p.value) else '<span class="value">'
     if math.isfinite(p.low):
         value += f" [{number(p.low)}, {number(p.high)}]" + ("" if p.calibrated else " uncalibrated")
-    words = "" if p.status is ForecastStatus.CONTINUE else f' <span class="muted">{text(p.status.short)}</span>'
+    words = "" if p.status is ForecastStatus.CONTINUE else f' <span class="muted">{p.status.words}</span>'
     caption = f"<figcaption><b>{name}</b>{value}</span>{words}</figcaption>"
     return f'<figure data-run="{name}">{caption}{run_panel(p, log=on_log, y_limits=limits)}</figure>'
 

@@ -60,6 +60,11 @@ class ForecastStatus(Enum):
         return self.name.lower()
 
     @property
+    def words(self) -> str:
+        """The name in tables and figures, e.g. ``decay to come``."""
+        return self.key.replace("_", " ")
+
+    @property
     def short(self) -> str:
         """What is the case, without the advice; e.g. ``learning-rate decay still to come``."""
         return self.value.split(":")[0]
