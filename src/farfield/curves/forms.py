@@ -215,7 +215,7 @@ def _form(
 
 _NONE = np.zeros((1, 0))
 _RATE, _EXPONENT, _SHIFT, _FREE = (-9.0, 7.0), (-5.0, 2.5), (-9.0, 5.0), (-8.0, 8.0)
-_POWERS, _RATES = _logs(0.05, 3.0, 24), _logs(0.1, 60.0, 24)
+_POWERS, _RATES = _logs(0.05, 3.0, 16), _logs(0.1, 100.0, 16)
 
 
 def _broken(n: int) -> Form:
@@ -243,11 +243,11 @@ FORMS: dict[str, Form] = {
         _form("exp3", "c + a exp(-k u)", "log k", _exponential, _grid(_RATES), [_RATE]),
         _form(
             "exp4", "c + a exp(-k u^d)", "log k, log d", _stretched,
-            _grid(_logs(0.05, 30.0, 16), _logs(0.2, 2.5, 9)), [_RATE, _EXPONENT],
+            _grid(_logs(0.05, 100.0, 12), _logs(0.2, 2.5, 7)), [_RATE, _EXPONENT],
         ),
         _form(
             "mmf", "c + a / (1 + (k u)^d)", "log k, log d", _hill,
-            _grid(_logs(0.02, 50.0, 16), _logs(0.3, 4.0, 9)), [_RATE, _EXPONENT],
+            _grid(_logs(0.02, 100.0, 12), _logs(0.3, 4.0, 7)), [_RATE, _EXPONENT],
         ),
         _form(
             "logpower", "a / (1 + (k u)^d)", "log k, log d", _hill,

@@ -1,0 +1,166 @@
+"""What other runs teach: how far off was the outlook of runs that looked alike, at the same reach?
+
+Runs observed further along are cut so that their known end lies at the asked reach. Their errors, in units of their own
+outlook's scale, form the *evidence*. A new run's predictive distribution is its own centre plus the errors of its nearest
+neighbours in the description of the seen curve, times its own scale: a kernel estimate of the conditional distribution of
+the error. Its width is then stretched so that the intervals cover where whole groups of runs are held out (split-conformal
+scaling, Vovk et al. 2005; Lei et al. 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farfield.curves.fit import FloatArray, IntArray
+from farfield.predictive import Mixture
+
+N_NEIGHBOURS = 40
+# evidence from fewer runs, or from a single group, is blended in but does not calibrate
+LEAST_RUNS, LEAST_GROUPS = 20, 3
+# the law of errors before any evidence: Student t with 4 degrees of freedom, as pseudo-observations worth this many runs
+_PRIOR_RUNS = 8.0
+_PRIOR_SCALE = 0.55
+_PRIOR_ERRORS = _PRIOR_SCALE * np.array(
+    # quantiles of t(4) at (i + 1/2) / 9
+    [-2.4037, -1.1896, -0.6893, -0.3245, 0.0, 0.3245, 0.6893, 1.1896, 2.4037]
+)
+_BANDWIDTH = 0.6
+# squared distance between runs that share no categorical setting, where features are one standard deviation each
+_KIND = 6.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Errors of n runs at one reach, at m positions up to it.
+
+    features : (n, n_features) description of the seen curve
+    kinds : (n, n_kinds) codes of categorical settings (model, optimiser, ...); n_kinds may be 0
+    errors : (n, m) = (truth - centre) / scale
+    groups : (n,) codes of runs that belong together
+    shares : (m,) of the log reach, the last 1
+    """
+
+    features: FloatArray
+    kinds: IntArray
+    errors: FloatArray
+    groups: IntArray
+    shares: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, rows: NDArray[np.bool_] | IntArray) -> Evidence:
+        """The named runs only."""
+        return Evidence(self.features[rows], self.kinds[rows], self.errors[rows], self.groups[rows], self.shares)
+
+
+@dataclass(frozen=True)
+class ErrorLaw:
+    """The distribution of the scaled error given the description of the seen curve."""
+
+    evidence: Evidence
+    centre: FloatArray
+    spread: FloatArray
+
+    @classmethod
+    def fit(cls, evidence: Evidence) -> ErrorLaw:
+        """From evidence; with none, the prior law."""
+        if not len(evidence):
+            width = evidence.features.shape[1]
+            return cls(evidence, np.zeros(width), np.ones(width))
+        low, mid, high = np.quantile(evidence.features, [0.1, 0.5, 0.9], axis=0)
+        return cls(evidence, mid, (high - low) / 2.56 + 1e-12 * (1.0 + np.abs(mid)))
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether there are enough runs and groups to scale the intervals."""
+        return len(self.evidence) >= LEAST_RUNS and np.unique(self.evidence.groups).size >= LEAST_GROUPS
+
+    def errors(
+        self, features: FloatArray, kinds: IntArray, share: FloatArray, exclude: IntArray | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Weighted errors for new runs: values, weights and kernel widths, each (n, k).
+
+        share : (n,) of the log reach, in (0, 1]; exclude : (n,) group code whose runs may not inform the row
+        """
+        n = len(features)
+        prior = np.broadcast_to(_PRIOR_ERRORS, (n, _PRIOR_ERRORS.size))
+        size = len(self.evidence)
+        if not size:
+            return prior, np.full(prior.shape, 1.0 / prior.shape[1]), np.full(prior.shape, 0.4 * _PRIOR_SCALE)
+        place = np.clip((features - self.centre) / self.spread, -4.0, 4.0)
+        known = np.clip((self.evidence.features - self.centre) / self.spread, -4.0, 4.0)
+        k = int(min(N_NEIGHBOURS, max(10, size // 3), size))
+        near = np.empty((n, k), dtype=np.int64)
+        distance = np.empty((n, k))
+        for start in range(0, n, 512):
+            rows = slice(start, start + 512)
+            square = (place[rows] ** 2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2.0 * place[rows] @ known.T
+            for column in range(kinds.shape[1]):
+                other = kinds[rows, None, column] != self.evidence.kinds[:, column]
+                square += _KIND / kinds.shape[1] * other
+            if exclude is not None:
+                square[exclude[rows, None] == self.evidence.groups] = np.inf
+            index = np.argpartition(square, k - 1, axis=1)[:, :k] if k < size else np.tile(np.arange(k), (len(square), 1))
+            near[rows] = index
+            distance[rows] = np.sqrt(np.maximum(np.take_along_axis(square, index, axis=1), 0.0))
+        finite = np.isfinite(distance)
+        reach = np.where(finite, distance, 0.0).max(axis=1, keepdims=True) + 1e-12
+        weight = np.where(finite, np.exp(-0.5 * (np.where(finite, distance, 0.0) / (_BANDWIDTH * reach)) ** 2), 0.0)
+        total = weight.sum(axis=1, keepdims=True)
+        weight /= np.where(total > 0, total, 1.0)
+        value = self._at_share(near, share)
+        available = finite.sum(axis=1) / k * size
+        trust = (available / (available + _PRIOR_RUNS))[:, None]
+        effective = 1.0 / np.maximum((weight**2).sum(axis=1, keepdims=True), 1e-12)
+        kernel = 0.5 * _weighted_spread(value, weight) * effective**-0.2 + 1e-3
+        values = np.concatenate([value, prior], axis=1)
+        weights = np.concatenate([trust * weight, (1.0 - trust) * np.full(prior.shape, 1.0 / prior.shape[1])], axis=1)
+        widths = np.concatenate([np.broadcast_to(kernel, value.shape), np.full(prior.shape, 0.4 * _PRIOR_SCALE)], axis=1)
+        return values, weights, widths
+
+    def _at_share(self, near: IntArray, share: FloatArray) -> FloatArray:
+        """Errors of the runs `near` (n, k) at `share` (n,) of the log reach, linear between the known shares, 0 at 0."""
+        shares = np.concatenate([[0.0], self.evidence.shares])
+        errors = np.concatenate([np.zeros((len(self.evidence), 1)), self.evidence.errors], axis=1)
+        right = np.clip(np.searchsorted(shares, share, side="left"), 1, shares.size - 1)
+        part = ((share - shares[right - 1]) / (shares[right] - shares[right - 1]))[:, None]
+        between: FloatArray = (1.0 - part) * errors[near, right[:, None] - 1] + part * errors[near, right[:, None]]
+        return between
+
+    def predictive(
+        self, features: FloatArray, kinds: IntArray, centre: FloatArray, scale: FloatArray, *, share: FloatArray | None = None,
+        exclude: IntArray | None = None, lower: float = -np.inf, upper: float = np.inf,
+    ) -> Mixture:  # fmt: skip
+        """Predictive distributions of shape (n,) for runs with the outlook `centre`, `scale` (n,), before scaling."""
+        n = len(features)
+        values, weights, widths = self.errors(features, kinds, np.ones(n) if share is None else share, exclude)
+        loc = np.clip(centre[:, None] + scale[:, None] * values, lower, upper)
+        return Mixture(weights, loc, np.maximum(widths * scale[:, None], 1e-12), lower=lower, upper=upper)
+
+
+def _weighted_spread(value: FloatArray, weight: FloatArray) -> FloatArray:
+    """(n, 1) interquartile range over that of a unit normal: outliers among the errors must not widen every kernel."""
+    order = np.argsort(value, axis=1)
+    ordered = np.take_along_axis(value, order, axis=1)
+    below = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
+    quartiles = [np.take_along_axis(ordered, (below >= q * below[:, -1:]).argmax(axis=1)[:, None], axis=1) for q in (0.25, 0.75)]
+    spread: FloatArray = (quartiles[1] - quartiles[0]) / 1.349
+    return spread
+
+
+def conformal_factor(predictive: Mixture, truth: FloatArray, level: float, weights: FloatArray | None = None) -> float:
+    """Factor by which the central intervals of held-out runs must be stretched about the median to cover at `level`.
+
+    The score of a run is the distance of the truth from the median in units of the interval's half-width on that side;
+    the factor is the finite-sample quantile ceil((n + 1) level) / n of the scores.
+    """
+    low, high = predictive.interval(level)
+    median = predictive.median()
+    half = np.where(truth < median, median - low, high - median)
+    score = np.sort(np.abs(truth - median) / np.maximum(half, 1e-300))
+    rank = int(np.ceil((score.size + 1) * level)) - 1
+    return float(score[min(rank, score.size - 1)])

@@ -1,0 +1,159 @@
+"""One curve's own outlook: what each form says about the far end, and how far each was off where the curve hid its tail.
+
+Every member (a curve form averaged over its grid, or a naive continuation) is fitted to the first half, 70 % and 85 % of the
+seen points and scored on the rest; its share in the ensemble falls with those errors. The centre is the weighted mean of
+the members at the asked positions. The scale adds up what can go wrong: the change forecast, the members' disagreement and
+the error on the hidden tails. It is the unit in which other runs' errors are transferred (`farfield.curves.analogues`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farfield.curves.average import average_form
+from farfield.curves.data import Metric
+from farfield.curves.drive import Drive, average_annealing
+from farfield.curves.fit import Batch, FloatArray
+from farfield.curves.forms import get_form
+
+NAIVE = ("last", "best", "mean5")
+AUTO = (*NAIVE, "pow3", "exp3", "exp4", "mmf", "ilog2", "loglin")
+ANNEALING = "annealing"  # joins the members where schedules are known
+
+_TAILS = (0.5, 0.7, 0.85)
+# share of a member ~ product over tails of (error + floor)^-_SHARPNESS
+_SHARPNESS = 0.3
+# weight of a point ~ (x / x_last)^_RECENCY: a form need not be right at the beginning to be right at the end
+_RECENCY = 0.5
+# positions, as shares of the last x, at which the seen curve is described
+_FALL = 2.0
+# runs with different schedules ahead are not alike, whatever their curves: weight of the schedule in likeness
+_SCHEDULE = 4.0
+_PROFILE = np.array([0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06])
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What n curves' own seen parts say about m positions each.
+
+    members : (n_members,) names; values : (n, n_members, m); weights : (n, n_members), rows sum to 1
+    centre, scale : (n, m); features : (n, n_features) description of the seen curve, by which alike runs are found
+    """
+
+    members: tuple[str, ...]
+    values: FloatArray
+    weights: FloatArray
+    centre: FloatArray
+    scale: FloatArray
+    features: FloatArray
+
+
+def outlook(batch: Batch, at: FloatArray, metric: Metric, members: tuple[str, ...] = AUTO, drive: Drive | None = None) -> Outlook:
+    """The outlook of every curve of `batch` at `at` (n, m), in the batch's shifted x; needs at least 3 points a curve.
+
+    drive : what the learning-rate schedules did and will do; None where no run has one
+    """
+    count = batch.count
+    if drive is not None and drive.known.any():
+        members = (*members, ANNEALING)
+    index = np.arange(batch.x.shape[1])
+    kept = np.stack([np.clip(np.ceil(count * share).astype(np.int64), 2, count - 1) for share in _TAILS], axis=1)
+    begins = index < np.concatenate([count[:, None], kept], axis=1)[:, :, None]
+    values, back = _forecasts(batch, begins, at, metric, members, drive)
+    hidden = (index >= kept[:, :, None]) & (batch.weight > 0)[:, None, :]
+    square = np.where(hidden[:, None], (back - batch.y[:, None, None, :]) ** 2, 0.0).sum(axis=3)
+    tail = np.sqrt(square / hidden.sum(axis=2)[:, None, :])  # (n, members, tails)
+    rows = np.arange(len(batch))
+    last = batch.y[rows, count - 1]
+    # errors below a tenth of the typical one are luck; a constant curve has none at all
+    floor = 0.1 * np.median(tail, axis=(1, 2)) + 1e-9 * np.abs(batch.y).max(axis=1) + 1e-300
+    log_tail = np.log(tail + floor[:, None, None])
+    power = -_SHARPNESS * log_tail.sum(axis=2)
+    weights = np.exp(power - power.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    centre = np.einsum("bj,bjm->bm", weights, values)
+    disagreement = np.sqrt(np.einsum("bj,bjm->bm", weights, (values - centre[:, None, :]) ** 2))
+    typical = np.exp(log_tail.min(axis=1).mean(axis=1))
+    change = centre - last[:, None]
+    scale = np.abs(change) + disagreement + typical[:, None]
+    if drive is not None:
+        # what a fall of the rate will bring is not in the curve's own past: as uncertain as the noise it will quiet
+        scale = scale + _FALL * typical[:, None] * np.nan_to_num(drive.fall, nan=1.0)
+    features = _features(batch, metric, change[:, -1], disagreement[:, -1], scale[:, -1])
+    if drive is not None:
+        features = np.column_stack([features, _SCHEDULE * _schedule_features(drive)])
+    return Outlook(members, values, weights, centre, scale, features)
+
+
+def _features(batch: Batch, metric: Metric, change: FloatArray, disagreement: FloatArray, scale: FloatArray) -> FloatArray:
+    """The seen curve in units of its own scale: profile, best, forecast change, disagreement; then scale and length."""
+    rows, count = np.arange(len(batch)), batch.count
+    last = batch.y[rows, count - 1]
+    index = np.arange(batch.x.shape[1])
+    profile = np.empty((len(batch), _PROFILE.size))
+    for k, share in enumerate(_PROFILE):
+        # nearest logged point in log x
+        distance = np.abs(np.log(batch.x / (share * batch.last[:, None])))
+        near = np.where(index < count[:, None], distance, np.inf).argmin(axis=1)
+        profile[:, k] = batch.y[rows, near] - last
+    relative = np.column_stack([profile, _best(batch.y, batch.weight > 0, metric) - last, change, disagreement]) / scale[:, None]
+    return np.column_stack([relative, last, np.log(scale), np.log(count)])
+
+
+def _schedule_features(drive: Drive) -> FloatArray:
+    """(n, 3): rate now, rate at the last position, whether neither is known."""
+    known = drive.known
+    return np.column_stack([np.where(known, drive.now, 0.0), np.where(known, drive.then[:, -1], 0.0), np.where(known, 0.0, 1.0)])
+
+
+def _best(y: FloatArray, seen: NDArray[np.bool_], metric: Metric) -> FloatArray:
+    worst = np.inf if metric.goal == "min" else -np.inf
+    best: FloatArray = (np.min if metric.goal == "min" else np.max)(np.where(seen, y, worst), axis=-1)
+    return best
+
+
+def _forecasts(
+    batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, members: tuple[str, ...], drive: Drive | None
+) -> tuple[FloatArray, FloatArray]:
+    """Each member's values at `at` (n, n_members, m), and at the batch's own points from each beginning.
+
+    begins : (n, 1 + n_tails, width) points of the whole curve and of its beginnings. The second result is
+    (n, n_members, n_tails, width).
+    """
+    n, m = at.shape
+    y = batch.y[:, None, :]
+    length = begins.sum(axis=2)
+    last = np.take_along_axis(batch.y, length - 1, axis=1)
+    recency = (batch.x / batch.last[:, None]) ** _RECENCY
+    weights = begins * (batch.weight * recency)[:, None, :]
+    ahead = np.empty((n, len(members), m))
+    back = np.empty((n, len(members), begins.shape[1] - 1, batch.x.shape[1]))
+    for j, name in enumerate(members):
+        if name in NAIVE:
+            if name == "last":
+                constant = last
+            elif name == "best":
+                constant = _best(y, begins, metric)
+            else:
+                five = begins & (np.arange(batch.x.shape[1]) >= length[:, :, None] - 5)
+                constant = (five * y).sum(axis=2) / five.sum(axis=2)
+            ahead[:, j], back[:, j] = constant[:, :1], constant[:, 1:, None]
+            continue
+        falling = metric.goal == "min"
+        if name == ANNEALING:
+            assert drive is not None
+            ahead[:, j], back[:, j] = average_annealing(drive, batch, weights, falling=falling)
+            np.clip(ahead[:, j], metric.lower, metric.upper, out=ahead[:, j])
+        else:
+            form = get_form(name)
+            ahead[:, j], back[:, j] = average_form(
+                form, batch, weights, at, falling=falling, lower=metric.lower, upper=metric.upper
+            )
+        np.clip(back[:, j], metric.lower, metric.upper, out=back[:, j])
+        # a form under which the curve only gets worse has nothing to say: it abstains to the last value
+        ahead[:, j] = np.where(np.isnan(ahead[:, j]), last[:, :1], ahead[:, j])
+        back[:, j] = np.where(np.isnan(back[:, j]), last[:, 1:, None], back[:, j])
+    return ahead, back

@@ -1,0 +1,359 @@
+"""The forecaster: each curve's own outlook, corrected and widened by how outlooks fared on other runs.
+
+``EnsembleForecaster().fit(other_runs).predict(runs, at)``. For every run the reach (asked x over last x) selects how the
+other runs are cut: so that their known end lies as far beyond their cut as the asked x beyond the run's last point. Their
+errors there become the law of the run's own error (`farfield.curves.analogues`). Reaches are rounded to steps of about ten
+per cent of their logarithm, so that runs share the work; nothing else couples one run's forecast to another run of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from farfield.curves.analogues import ErrorLaw, Evidence, conformal_factor
+from farfield.curves.binning import binned
+from farfield.curves.data import Curves, FloatArray, IntArray, Metric
+from farfield.curves.drive import Drive
+from farfield.curves.ensemble import ANNEALING, AUTO, NAIVE, Outlook, outlook
+from farfield.curves.forms import FORMS, get_form
+from farfield.curves.schedule_sources import schedules_of
+from farfield.errors import InputError, unknown_name
+from farfield.predictive import Mixture
+
+LEAST_POINTS = 3
+SHARES = np.array([0.25, 0.5, 0.75, 1.0])
+# step of log(log(reach)) to which reaches are rounded
+_REACH_STEP = 0.1
+_LEAST_REACH = 1.02
+MOST_CONTEXT = 4000
+# a schedule nobody knows, and no evidence to say what usually follows: wider by half
+_UNKNOWN_SCHEDULE = 1.5
+
+
+@dataclass(frozen=True)
+class Look:
+    """Outlook of the runs of a batch and what else their forecast needs."""
+
+    outlook: Outlook
+    reach: FloatArray
+    kinds: IntArray
+    noise: FloatArray
+    fall: FloatArray
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Forecasts of n runs at m positions each, before they are dressed for a user.
+
+    predictive : (n, m); outlook : at the same positions; calibrated : (n,); n_runs, n_groups : (n,) size of the evidence
+    behind each run's interval; fall : (n,) part of the peak learning rate still to go, NaN where unknown
+    """
+
+    predictive: Mixture
+    outlook: Outlook
+    calibrated: NDArray[np.bool_]
+    n_runs: IntArray
+    n_groups: IntArray
+    fall: FloatArray
+
+
+class EnsembleForecaster:
+    """Forecasts learning curves from their own seen part and from other runs.
+
+    Parameters
+    ----------
+    members : curve forms (`farfield.curves.forms.FORMS`) and naive continuations (``last``, ``best``, ``mean5``)
+    level : at which intervals are calibrated
+    estimate : ``final``, ``mean:k`` or ``best``: what of a run is forecast
+    target : ``logged`` value or ``latent`` curve (they differ for long logs, which are binned)
+    lr_schedule : schedule of every run (`farfield.curves.schedules.parse_schedule`); None to read it from the runs
+
+    Raises InputError for unknown members or estimates.
+    """
+
+    def __init__(
+        self, members: tuple[str, ...] = AUTO, *, level: float = 0.8, estimate: str = "final", target: str = "logged",
+        lr_schedule: str | None = None,
+    ) -> None:  # fmt: skip
+        self.members = tuple(m if m in NAIVE else get_form(m).name for m in members)
+        self.level, self.estimate, self.target, self.lr_schedule = level, estimate, target, lr_schedule
+        parse_estimate(estimate)
+        self._context: Curves | None = None
+        self._laws: dict[float, tuple[ErrorLaw, float]] = {}
+
+    def __repr__(self) -> str:
+        seen = "not fitted" if self._context is None else f"{len(self._context)} runs of context"
+        return f"EnsembleForecaster({len(self.members)} members, {seen})"
+
+    # -- the protocol ---------------------------------------------------------------------------------------------------
+
+    def fit(self, curves: Curves) -> Self:
+        """Learn from other runs; those that diverged or are too short are left out."""
+        keep = (curves.lengths >= LEAST_POINTS + 1) & (curves.column("status").to_numpy() != "diverged")
+        rows = np.flatnonzero(keep)
+        if rows.size > MOST_CONTEXT:
+            rows = np.sort(np.random.default_rng(0).choice(rows, MOST_CONTEXT, replace=False))
+        self._context = curves.take(rows)
+        self._laws = {}
+        return self
+
+    def predict(self, curves: Curves, at: ArrayLike) -> Mixture:
+        """Predictive distributions at `at`, (n_at,) or (n_runs, n_at), as (n_runs, n_at).
+
+        Raises InputError where a run has fewer than 3 points or `at` does not lie beyond its last point.
+        """
+        positions = np.asarray(at, dtype=np.float64)
+        if positions.ndim == 1:
+            positions = np.broadcast_to(positions, (len(curves), positions.size))
+        if positions.ndim != 2 or len(positions) != len(curves):
+            raise InputError(f"at has shape {np.shape(at)}; allowed: (n_at,) or ({len(curves)}, n_at)")
+        columns = [self.predict_path(curves, positions[:, j], np.ones(1)).predictive for j in range(positions.shape[1])]
+        return _side_by_side(columns)
+
+    # -- the work -------------------------------------------------------------------------------------------------------
+
+    def predict_path(self, curves: Curves, end: FloatArray, shares: FloatArray) -> Predicted:
+        """Forecasts at the given `shares` (m,) of the log reach to `end` (n,); the last share is 1."""
+        self._check(curves, end)
+        look = self.look(curves, end, shares)
+        n, m = len(curves), shares.size
+        metric = curves.metric
+        k = 0
+        parts: list[tuple[IntArray, FloatArray, FloatArray, FloatArray]] = []
+        calibrated = np.zeros(n, dtype=bool)
+        n_runs, n_groups = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        rounded = round_reach(look.reach)
+        for reach in np.unique(rounded):
+            rows = np.flatnonzero(rounded == reach)
+            law, factor = self._law(float(reach), curves)
+            calibrated[rows] = law.calibrates
+            n_runs[rows], n_groups[rows] = len(law.evidence), np.unique(law.evidence.groups).size
+            widen = np.full(rows.size, factor)
+            if not law.calibrates:
+                widen[np.isnan(look.fall[rows])] *= _UNKNOWN_SCHEDULE
+            values, weights, widths = (
+                np.stack(a, axis=1)
+                for a in zip(
+                    *(law.errors(look.outlook.features[rows], look.kinds[rows], np.full(rows.size, s)) for s in shares),
+                    strict=True,
+                )
+            )
+            parts.append((rows, *_stretched(values, weights, widths, widen)))
+            k = max(k, values.shape[2])
+        loc, scale, weight = np.zeros((n, m, k)), np.ones((n, m, k)), np.zeros((n, m, k))
+        for rows, values, weights, widths in parts:
+            width = values.shape[2]
+            centre, unit = look.outlook.centre[rows][:, :, None], look.outlook.scale[rows][:, :, None]
+            loc[rows, :, :width] = np.clip(centre + unit * values, metric.lower, metric.upper)
+            spread = unit * widths
+            if self.target == "logged":
+                spread = np.hypot(spread, look.noise[rows][:, None, None] * self._noise_left())
+            scale[rows, :, :width] = np.maximum(spread, 1e-12 * (1.0 + np.abs(centre)))
+            weight[rows, :, :width] = weights
+        lower, upper = self._bounds(curves)
+        predictive = Mixture(weight, loc, scale, lower=np.repeat(lower, m, axis=1), upper=np.repeat(upper, m, axis=1))
+        return Predicted(predictive, look.outlook, calibrated, n_runs, n_groups, look.fall)
+
+    def look(self, curves: Curves, end: FloatArray, shares: FloatArray) -> Look:
+        """The outlook of every run towards `end` (n,) at `shares` of the log reach."""
+        data = binned(curves)
+        batch = data.batch
+        reach = (end + batch.shift) / batch.last
+        at = batch.last[:, None] * np.exp(np.log(reach)[:, None] * shares)
+        drive = None
+        if _scheduled(curves, self.lr_schedule):
+            drive = Drive.of(schedules_of(curves, self.lr_schedule), batch, at)
+        seen = outlook(batch, at, curves.metric, self.members, drive)
+        fall = np.full(len(curves), np.nan) if drive is None else drive.fall[:, -1]
+        return Look(seen, reach, kinds_of(curves, self._context), data.noise, fall)
+
+    def evidence(self, context: Curves, reach: float) -> tuple[Evidence, Look, Curves]:
+        """Errors of the runs of `context`, cut so that their last point lies at `reach`; also their outlook and cut curves."""
+        last = context.last_x
+        shift = _shift(context)
+        cut = context.upto((last + shift) / reach * (1 + 1e-12) - shift)
+        rows = np.flatnonzero((cut.lengths >= LEAST_POINTS) & (cut.lengths < context.lengths))
+        context, cut, last = context.take(rows), cut.take(rows), last[rows]
+        if not rows.size:
+            none = np.zeros((0, 0))
+            empty = Evidence(none, np.zeros((0, 0), dtype=np.int64), np.zeros((0, SHARES.size)), np.zeros(0, np.int64), SHARES)
+            blank = Outlook(self.members, np.zeros((0, 0, 0)), none, none, none, none)
+            return empty, Look(blank, np.zeros(0), empty.kinds, np.zeros(0), np.zeros(0)), cut
+        look = self.look(cut, last, SHARES)
+        truth = self._truth(context, cut, look)
+        errors = (truth - look.outlook.centre) / look.outlook.scale
+        return Evidence(look.outlook.features, look.kinds, errors, groups_of(context), SHARES), look, cut
+
+    def _law(self, reach: float, asked: Curves) -> tuple[ErrorLaw, float]:
+        """The law of errors at `reach` from the context, and the factor that makes its intervals cover; cached."""
+        if reach not in self._laws:
+            if self._context is None or not len(self._context):
+                nothing = np.zeros((0, 0), dtype=np.int64)
+                evidence = Evidence(np.zeros((0, 0)), nothing, np.zeros((0, SHARES.size)), np.zeros(0, dtype=np.int64), SHARES)
+                self._laws[reach] = (ErrorLaw.fit(evidence), 1.0)
+            else:
+                evidence, look, cut = self.evidence(self._context, reach)
+                self._laws[reach] = calibrate(evidence, look.outlook, cut.metric, self.level)
+        return self._laws[reach]
+
+    def _truth(self, whole: Curves, cut: Curves, look: Look) -> FloatArray:
+        """(n, n_shares) what each context run really did at the shares of the log reach: the estimate at the last of them."""
+        shift = _shift(cut)
+        first, last = cut.last_x + shift, whole.last_x + shift
+        at = first[:, None] * (last / first)[:, None] ** SHARES - shift[:, None]
+        truth = np.empty(at.shape)
+        for i in range(len(whole)):
+            points = whole.points(i)
+            x, y = whole.x[points], whole.y[points]
+            truth[i] = np.interp(at[i], x, y)
+            if self.estimate != "final" or self.target == "latent":
+                truth[i, -1] = estimate_of(y, self.estimate, self.target, whole.metric)
+        return truth
+
+    def _noise_left(self) -> float:
+        kind, k = parse_estimate(self.estimate)
+        return 1.0 / np.sqrt(k) if kind == "mean" else 1.0
+
+    def _bounds(self, curves: Curves) -> tuple[FloatArray, FloatArray]:
+        """(n, 1) bounds of what is forecast: the metric's, and for ``best`` the best value already seen."""
+        n = len(curves)
+        lower, upper = np.full((n, 1), curves.metric.lower), np.full((n, 1), curves.metric.upper)
+        if self.estimate == "best" and n:
+            if curves.metric.goal == "min":
+                upper[:, 0] = np.minimum.reduceat(curves.y, curves.offsets[:-1])
+            else:
+                lower[:, 0] = np.maximum.reduceat(curves.y, curves.offsets[:-1])
+            same = ~(lower < upper)
+            lower[same] -= 1e-9 + 1e-9 * np.abs(lower[same])
+        return lower, upper
+
+    def _check(self, curves: Curves, end: FloatArray) -> None:
+        short = curves.lengths < LEAST_POINTS
+        if short.any():
+            name = curves.runs[int(np.argmax(short))]
+            raise InputError(f"run {name!r} has {int(curves.lengths[short][0])} points; a forecast needs at least {LEAST_POINTS}")
+        near = ~(end > curves.last_x)
+        if near.any():
+            i = int(np.argmax(near))
+            raise InputError(f"at {end[i]:g} does not lie beyond the last point of run {curves.runs[i]!r}, {curves.last_x[i]:g}")
+
+
+def _side_by_side(columns: list[Mixture]) -> Mixture:
+    """Mixtures of shape (n, 1) as one of shape (n, len(columns)), padded to the widest with components of no weight."""
+    k = max(c.loc.shape[-1] for c in columns)
+
+    def joined(name: str, fill: float) -> FloatArray:
+        padded = [np.pad(getattr(c, name), ((0, 0), (0, 0), (0, k - c.loc.shape[-1])), constant_values=fill) for c in columns]
+        return np.concatenate(padded, axis=1)
+
+    lower, upper = (np.concatenate([np.asarray(getattr(c, b)) for c in columns], axis=1) for b in ("lower", "upper"))
+    return Mixture(joined("weights", 0.0), joined("loc", 0.0), joined("scale", 1.0), lower=lower, upper=upper)
+
+
+def calibrate(evidence: Evidence, seen: Outlook, metric: Metric, level: float) -> tuple[ErrorLaw, float]:
+    """The law of errors and the conformal factor at `level`, each group's intervals made without its own runs."""
+    law = ErrorLaw.fit(evidence)
+    if not law.calibrates:
+        return law, 1.0
+    centre, scale = seen.centre[:, -1], seen.scale[:, -1]
+    held_out = law.predictive(
+        evidence.features, evidence.kinds, centre, scale, exclude=evidence.groups, lower=metric.lower, upper=metric.upper
+    )
+    return law, conformal_factor(held_out, centre + scale * evidence.errors[:, -1], level)
+
+
+def _stretched(
+    values: FloatArray, weights: FloatArray, widths: FloatArray, factor: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Errors (n, m, k) stretched about their weighted median by `factor` (n,)."""
+    order = np.argsort(values, axis=2)
+    below = np.cumsum(np.take_along_axis(weights, order, axis=2), axis=2)
+    middle = (below >= 0.5 * below[:, :, -1:]).argmax(axis=2)[:, :, None]
+    median = np.take_along_axis(values, np.take_along_axis(order, middle, axis=2), axis=2)
+    by = factor[:, None, None]
+    return median + by * (values - median), weights, by * widths
+
+
+def round_reach(reach: FloatArray) -> FloatArray:
+    """Reaches rounded so that runs a few per cent apart share their evidence."""
+    log = np.log(np.maximum(reach, _LEAST_REACH))
+    return np.exp(np.exp(np.round(np.log(log) / _REACH_STEP) * _REACH_STEP))
+
+
+def groups_of(curves: Curves) -> IntArray:
+    """(n_runs,) code of each run's group; a run without one is its own."""
+    names = [g if g is not None else f"\0{r}" for g, r in zip(curves.column("group"), curves.runs, strict=True)]
+    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([index[n] for n in names], dtype=np.int64)
+
+
+def kinds_of(curves: Curves, context: Curves | None) -> IntArray:
+    """(n_runs, n_kinds) codes of the text-valued settings in which the runs of the context differ."""
+    base = curves if context is None else context
+    out = []
+    for name, dtype in base.attributes.schema.items():
+        if not name.startswith("config.") or dtype != pl.String:
+            continue
+        levels = base.column(name).unique().drop_nulls().sort().to_list()
+        if not 2 <= len(levels) <= 50 or len(levels) > 0.5 * len(base):
+            continue
+        code = {level: i for i, level in enumerate(levels)}
+        values = curves.column(name).to_list() if name in curves.attributes.columns else [None] * len(curves)
+        out.append([code.get(v, -1) for v in values])
+    return np.array(out, dtype=np.int64).reshape(len(out), len(curves)).T
+
+
+def parse_estimate(text: str) -> tuple[str, int]:
+    """``final`` -> (final, 1), ``mean:5`` -> (mean, 5), ``best`` -> (best, 1); InputError otherwise."""
+    kind, _, number = text.partition(":")
+    if kind == "mean" and number.isdecimal() and int(number) >= 1:
+        return "mean", int(number)
+    if text in ("final", "best"):
+        return text, 1
+    raise InputError(f"estimate is {text!r}; allowed: 'final', 'mean:k' with k >= 1, 'best'")
+
+
+def estimate_of(y: FloatArray, estimate: str, target: str, metric: Metric) -> float:
+    """The estimate from all values of a run, (n,); for the latent curve of a long log, the mean of its last 64th."""
+    kind, k = parse_estimate(estimate)
+    if kind == "best":
+        return float(y.min() if metric.goal == "min" else y.max())
+    if kind == "final" and target == "latent":
+        k = max(1, y.size // 64)
+    return float(y[-k:].mean())
+
+
+def make_forecaster(method: str, **settings: object) -> EnsembleForecaster:
+    """``auto``, or a single curve form or naive continuation by name."""
+    if method == "auto":
+        return EnsembleForecaster(**settings)  # type: ignore[arg-type]
+    if method not in NAIVE:
+        try:
+            method = get_form(method).name
+        except InputError:
+            raise unknown_name("method", method, ["auto", *FORMS, *NAIVE]) from None
+    return EnsembleForecaster((method,), **settings)  # type: ignore[arg-type]
+
+
+def _scheduled(curves: Curves, spec: str | None) -> bool:
+    """Whether the runs say anything of a learning-rate schedule."""
+    if spec is not None or any(n in curves.covariates for n in ("lr", "learning_rate")):
+        return True
+    return any(c.startswith("config.") and "sched" in c.casefold() for c in curves.attributes.columns)
+
+
+def _shift(curves: Curves) -> FloatArray:
+    """(n,) what makes x positive, as `Batch.from_padded` does it, from the first two points alone."""
+    n = len(curves)
+    start = np.minimum(curves.offsets[:-1], max(curves.x.size - 1, 0))
+    first = curves.x[start] if curves.x.size else np.zeros(n)
+    second = curves.x[np.minimum(start + 1, curves.x.size - 1)] if curves.x.size else np.zeros(n)
+    return np.where(first > 0, 0.0, np.where(curves.lengths > 1, second - first, 1.0) - first)
+
+
+__all__ = ["ANNEALING", "EnsembleForecaster", "Predicted", "calibrate", "groups_of", "make_forecaster", "round_reach"]
