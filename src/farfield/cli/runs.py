@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from farfield.curves.data import Curves
 
+_MOST_NOTES = 8
 _PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 _RUN_COLUMN = click.option("--run-column", metavar="COLUMN", help="The column of a table that tells runs apart.")
 
@@ -42,6 +43,7 @@ def list_(
 
 def _beneath(table: Any, quiet: bool) -> str:
     lines = ["", table.summary(), *(f"unreadable: {problem}" for problem in table.problems)]
+    lines += [f"note: {note}" for note in table.notes[:_MOST_NOTES]]
     if table.passed_over and not quiet:
         lines.append(f"{len(table.passed_over)} other files passed over")
     return "\n".join(lines)

@@ -185,3 +185,30 @@ def test_a_million_rows(tmp_path: Path) -> None:
     curves = read_runs(file)
     assert curves.x.size == n
     np.testing.assert_allclose(curves.y[[0, -1]], [2, 1])
+
+
+def test_tensorboard_download(tmp_path: Path) -> None:
+    text = "Wall time,Step,Value\n1700000000.5,0,3\n1700000010.5,10,2\n1700000030.5,20,1\n"
+    curves = read_runs(written(tmp_path, text, "run-exp_1-tag-val_loss.csv"))
+    assert curves.runs == ("exp_1",)
+    assert curves.metric.name == "val_loss"
+    assert curves.covariates["time"].tolist() == [0, 10, 30]
+
+
+def test_a_constant_learning_rate_is_configuration_and_covariate(tmp_path: Path) -> None:
+    file = written(tmp_path, "run,step,loss,lr\nx,0,1,0.1\nx,1,0.5,0.1\ny,0,2,0.2\ny,1,1,0.2\n")
+    curves = read_runs(file)
+    assert curves.column("config.lr").to_list() == [0.1, 0.2]
+    assert curves.covariates["lr"].tolist() == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_utf16_and_byte_order_marks(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-8-sig"):
+        (tmp_path / "log.csv").write_bytes("step,loss\n0,2\n1,1\n".encode(encoding))
+        assert read_runs(tmp_path / "log.csv").y.tolist() == [2, 1]
+
+
+def test_points_all_at_one_step_are_numbered_and_told(tmp_path: Path) -> None:
+    table = list_runs(written(tmp_path, "step,loss\n0,3\n0,2\n0,1\n"))
+    assert read_runs(table).x.tolist() == [0, 1, 2]
+    assert "numbered in order" in table.notes[0]

@@ -21,6 +21,7 @@ from farfield.curves.readers import names
 from farfield.curves.readers.record import ReadWarning, RunLog, Series
 from farfield.errors import InputError, unknown_name
 
+_EARLIEST_STAMP = 1e8  # seconds: a time beyond three years is a date, not a duration
 COVARIATES = ("lr", "tokens", "epoch", "time")
 
 
@@ -200,7 +201,11 @@ def _time(run: RunLog, series: Series) -> FloatArray | None:
         known = [float(np.nanmin(s.time)) for s in run.metrics.values() if s.time is not None and not np.isnan(s.time).all()]
         return series.time - min(known, default=np.nan)
     column = names.covariate("time", run.metrics)
-    return None if column is None else _last_known(run.metrics[column], series.step)
+    if column is None:
+        return None
+    logged = run.metrics[column]
+    stamps = logged.value.size > 0 and float(np.nanmin(logged.value, initial=np.inf)) > _EARLIEST_STAMP
+    return _last_known(logged, series.step) - (np.nanmin(logged.value) if stamps else 0.0)
 
 
 def _quantity(run: RunLog, series: Series, name: str) -> FloatArray | None:

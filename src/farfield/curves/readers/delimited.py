@@ -5,8 +5,10 @@ are all read here; what their columns mean is decided in :mod:`farfield.curves.r
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,6 +17,8 @@ from farfield.curves.readers import tables
 from farfield.curves.readers.record import RunLog, Where
 from farfield.errors import FormatError
 
+_TENSORBOARD_DOWNLOAD = ["Wall time", "Step", "Value"]
+_DOWNLOAD_NAME = re.compile(r"^run-(?P<run>.+?)-tag-(?P<tag>.+)$")
 _DELIMITERS = (",", "\t", ";", "|")
 _MISSING = [m for m in tables.MISSING if m]
 _NUMBER = re.compile(rb"^\s*\"?[-+]?(\d|\.\d|nan|inf)", re.IGNORECASE)
@@ -47,7 +51,14 @@ def read_delimited(data: bytes, where: Where, **options: Any) -> list[RunLog]:
     FormatError : not a table
     InputError : a table without rows or without numbers
     """
-    return tables.read_table(load(data, where.path), where, **options)
+    frame = load(data, where.path)
+    if frame.columns == _TENSORBOARD_DOWNLOAD:
+        # TensorBoard's "download as CSV" says run and metric in the file's name alone
+        stem = Path(where.path).stem
+        name = _DOWNLOAD_NAME.match(stem)
+        frame = frame.rename({"Value": name["tag"] if name else stem, "Wall time": "timestamp"})
+        where = dataclasses.replace(where, name=name["run"]) if name and name["run"] != "." else where
+    return tables.read_table(frame, where, **options)
 
 
 def load(data: bytes, path: str) -> pl.DataFrame:

@@ -25,7 +25,10 @@ _UNITS = {
         "tokens ntokens numtokens tokensseen seentokens traintokens totaltokens consumedtokens processedtokens "
         "numinputtokensseen numtokensseen tokensprocessed"
     ),
-    "time": "time elapsed elapsedtime runtime walltime seconds timetotals totaltime timeelapsed relativetime",
+    "time": (
+        "time elapsed elapsedtime runtime walltime seconds timetotals totaltime timeelapsed relativetime "
+        "relativetimeprocess relativetimewall"
+    ),
     "timestamp": "timestamp datetime date",
 }
 _UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in words.split()}

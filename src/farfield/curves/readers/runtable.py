@@ -60,6 +60,18 @@ class RunTable:
         """Names of the metrics, housekeeping columns (learning rate, times, ...) left out."""
         return assemble.metric_names(self.runs)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about how single runs were read, one line each."""
+        out = [f"{run.name}: {note}" for run in self.runs for note in run.notes]
+        for run in self.runs:
+            one = [name for name, series in run.metrics.items() if series.renumbered and not names.is_housekeeping(name)]
+            if one:
+                out.append(
+                    f"{run.name}: every point of {', '.join(one)} was logged at one {run.step_name}; they are numbered in order"
+                )
+        return out
+
     def summary(self) -> str:
         """One line: how many runs, of which metrics, in which states."""
         states: dict[str, int] = {}

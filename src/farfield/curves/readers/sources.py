@@ -68,6 +68,7 @@ def kind_of(path: Path) -> str | None:
 
 def kind_of_bytes(head: bytes) -> str | None:
     """As :func:`kind_of`, from a file's first bytes."""
+    head = _utf8(head)
     if not head.strip(b"\0 \t\r\n"):
         return "empty"
     if head.startswith(sqlite.MAGIC):
@@ -84,6 +85,13 @@ def kind_of_bytes(head: bytes) -> str | None:
     if start[:1] in (b"{", b"["):
         return "json"
     return "text" if delimited.delimiter(head) else None
+
+
+def _utf8(data: bytes) -> bytes:
+    """Text that begins with the mark of UTF-16 (as PowerShell writes it) as UTF-8; anything else as it is."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace").encode("utf-8", errors="replace")
+    return data
 
 
 def find_runs(paths: Sequence[str | os.PathLike[str]], **options: Any) -> Found:
@@ -125,6 +133,8 @@ def _nothing(paths: Iterable[Any], found: Found) -> str:
 
 def _from_file(path: Path, where: Where, options: dict[str, Any]) -> list[RunLog]:
     """The runs in one file; an error if there are none."""
+    if not path.is_file():  # a pipe can be read only once
+        return from_bytes(path.read_bytes(), where, options)
     kind = kind_of(path)
     if kind == "sqlite":
         with sqlite.open_store(path) as store:
@@ -137,6 +147,7 @@ def _from_file(path: Path, where: Where, options: dict[str, Any]) -> list[RunLog
 
 def from_bytes(data: bytes, where: Where, options: dict[str, Any], sidecar: dict[str, Scalar] | None = None) -> list[RunLog]:
     """The runs in the bytes of one file of any kind but SQLite; `sidecar` is the configuration found beside it."""
+    data = _utf8(data)
     kind = kind_of_bytes(data[:_HEAD])
     if kind == "empty":
         raise FormatError(f"{where.path}: empty file")
@@ -220,7 +231,7 @@ def _from_folder(root: Path, prefix: str, options: dict[str, Any], found: Found)
                 runs += _read_if_log(found, path, _where(path, root, prefix), options)
             elif kind in ("columnar", "wandb", "sqlite"):
                 runs += _attempt(found, path, _from_file, path, _where(path, root, prefix), options)
-            elif kind is None:
+            elif kind in (None, "empty"):
                 found.passed_over.append(str(path))
     found.runs += _furthest_checkpoints(runs) + tensorboard.merge_hparams(event_runs)
 

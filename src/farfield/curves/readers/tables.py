@@ -31,15 +31,13 @@ OWN_COLUMNS = ("group", "planned_end", "n_nonfinite", "n_duplicate", "n_overlap"
 MISSING = ("", "NA", "N/A", "n/a", "null", "NULL", "None", "<NA>", "-")
 
 
-def read_table(
-    frame: pl.DataFrame, where: Where, *, run_column: str | None = None, nan_is_gap: bool = False, step_column: str | None = None
-) -> list[RunLog]:
+def read_table(frame: pl.DataFrame, where: Where, *, run_column: str | None = None, nan_is_gap: bool = False) -> list[RunLog]:
     """The runs in a table.
 
     Parameters
     ----------
     frame : one row a log entry (wide) or a value (long)
-    run_column, step_column : the columns that tell runs apart and give the position, found by name when None
+    run_column : the column that tells runs apart, found by its name when None
     nan_is_gap : NaN stands for "nothing logged" (pandas has no other way to say so)
 
     Raises
@@ -57,8 +55,8 @@ def read_table(
     rows = _split(frame, run_column, where.name)
     long = _long_columns(frame)
     if long:
-        return _read_long(frame, rows, run_column, *long, step_column, where)
-    return _read_wide(frame, rows, run_column, step_column, nan_is_gap, where)
+        return _read_long(frame, rows, run_column, *long, where)
+    return _read_wide(frame, rows, run_column, nan_is_gap, where)
 
 
 # -- which column is what ---------------------------------------------------------------------------------------------------
@@ -151,15 +149,16 @@ def _read_wide(
     frame: pl.DataFrame,
     rows: dict[str, NDArray[np.int64]],
     run_column: str | None,
-    step_column: str | None,
     nan_is_gap: bool,
     where: Where,
 ) -> list[RunLog]:
     columns = [c for c in frame.columns if c != run_column]
     found = {c: n for c in columns if (n := numbers(frame[c])) is not None}
-    position = step_column or _position_column(columns, list(found))
+    position = _position_column(columns, list(found))
     settings = _settings(frame, columns, list(rows.values()), found, position)
-    numeric = {c: n for c, n in found.items() if c not in settings and c != position and not _INDEX.match(c.strip())}
+    numeric = {
+        c: n for c, n in found.items() if (c not in settings or names.is_lr(c)) and c != position and not _INDEX.match(c.strip())
+    }
     if not numeric:
         raise InputError(f"{where.path}: no column of numbers to read as a metric; columns: {', '.join(frame.columns[:20])}")
     if position is None:
@@ -245,7 +244,6 @@ def _read_long(
     run_column: str | None,
     metric_column: str,
     value_column: str,
-    step_column: str | None,
     where: Where,
 ) -> list[RunLog]:
     value = numbers(frame[value_column])
@@ -253,7 +251,7 @@ def _read_long(
         raise InputError(f"{where.path}: column {value_column!r} of this long table does not hold numbers")
     others = [c for c in frame.columns if c not in (run_column, metric_column, value_column)]
     found = {c: n for c in others if (n := numbers(frame[c])) is not None}
-    position = step_column or _position_column(others, list(found))
+    position = _position_column(others, list(found))
     tag = frame[metric_column].fill_null("(no name)")
     codes = tag.rank("dense").to_numpy().astype(np.int64)
     settings = _settings(frame, others, list(rows.values()), found, position)
