@@ -306,7 +306,7 @@ class Mixture(Predictive):
         out = np.empty(flat_y.shape)
         finite = np.where(np.isfinite(flat_y), flat_y, 0.0)
         closed = not self._bounded and bool(np.all(self._flat.df == np.inf))
-        for block in self._blocks(out.size, self.loc.shape[-1] if closed else 120):
+        for block in self._blocks(out.size, self.loc.shape[-1] if closed else 68):
             out[block] = (self._crps_normal if closed else self._crps_quadrature)(rows[block], finite[block])
         out = np.where(np.isfinite(flat_y), out, np.abs(flat_y))  # infinite, or NaN
         return out.reshape(values.shape)
@@ -348,7 +348,7 @@ class Mixture(Predictive):
             p = self._cdf_rows(rows[task], t)
             return np.asarray(np.where(side < 0, p, 1 - p) ** 2 * length * np.cosh(v))
 
-        parts = integrate(square, np.zeros(2 * n), top, np.tile(1e-7 * spread, 2))
+        parts = integrate(square, np.zeros(2 * n), top, np.tile(1.5e-7 * spread, 2))
         out = parts[:n] + parts[n:] + np.abs(y - inner)
         return np.where(endless, np.inf, out)
 
