@@ -60,7 +60,14 @@ def read_columnar(data: bytes, where: Where, **options: Any) -> list[RunLog]:
     ------
     FormatError : damaged
     """
-    load = pl.read_parquet if data.startswith(PARQUET_MAGIC) else pl.read_ipc
+    parquet = data.startswith(PARQUET_MAGIC)
+    if not data.endswith(PARQUET_MAGIC if parquet else ARROW_MAGIC) or len(data) < 12:
+        raise FormatError(
+            f"{where.path}: Parquet or Arrow file is cut off (its end mark is missing); copy it again from its source"
+        )
+    if parquet and int.from_bytes(data[-8:-4], "little") > len(data) - 12:
+        raise FormatError(f"{where.path}: damaged Parquet file: its footer is longer than the file")
+    load = pl.read_parquet if parquet else pl.read_ipc
     try:
         frame = load(io.BytesIO(data))
     except POLARS_ERRORS as error:

@@ -34,10 +34,18 @@ def signed(value: int) -> int:
 def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """The fields of the message ``data[at:end]``: (number, wire type, start or varint value, end)."""
     while at < end:
-        key, at = varint(data, at, end)
+        key = data[at]
+        if key < 0x80:  # nearly all are one byte: read here, without a call
+            at += 1
+        else:
+            key, at = varint(data, at, end)
         number, kind = key >> 3, key & 7
         if kind == BYTES:
-            length, at = varint(data, at, end)
+            if at < end and data[at] < 0x80:
+                length = data[at]
+                at += 1
+            else:
+                length, at = varint(data, at, end)
             stop = at + length
         elif kind == VARINT:
             start = at
