@@ -14,7 +14,7 @@ from scipy import special
 from tests.tolerances import assert_close
 
 from farfield.errors import InputError
-from farfield.predictive import Gaussian, Mixture, kernels, quadrature, stack
+from farfield.predictive import Gaussian, Mixture, kernels, quadrature, stack, tables
 
 INF = np.inf
 LEVELS = np.array([1e-6, 1e-3, 0.1, 0.25, 0.5, 0.77, 0.9, 0.999, 1 - 1e-6])
@@ -68,6 +68,21 @@ def _mp_log_density(df: float, z: float) -> float:
 def test_fast_student_cdf_is_the_incomplete_beta_function(df: float) -> None:
     z = np.concatenate([np.random.default_rng(0).standard_t(1, size=5000), np.linspace(-9, 9, 2001)])
     np.testing.assert_allclose(kernels.cdf(df, z), special.stdtr(df, z), rtol=1e-12)
+
+
+def test_tabulated_cdf_is_the_exact_one_to_1e_9() -> None:
+    z = np.concatenate([np.linspace(-8, 8, 4001), np.sinh(np.linspace(-30, 30, 2001))])
+    for df in (2.0, 2.3, 3.0, 4.5, 12.7, 30.0, 999.0, INF):
+        table = tables.tabulate(np.asarray(df))
+        assert table is not None
+        np.testing.assert_allclose(tables.cdf(table, z), kernels.cdf(df, z), rtol=0, atol=1e-9)
+    mixed = np.array([[3.0, INF], [2.5, 3.0]])
+    table = tables.tabulate(mixed)
+    assert table is not None
+    at = z.reshape(-1, 1, 1) * np.ones((2, 2))
+    np.testing.assert_allclose(tables.cdf(table, at), kernels.cdf(mixed, at), rtol=0, atol=1e-9)
+    assert tables.tabulate(np.asarray(1.9)) is None
+    assert tables.tabulate(np.linspace(3, 9, 40)[:, None]) is None
 
 
 @pytest.mark.parametrize("df", [0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 30.0, INF])
