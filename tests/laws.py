@@ -259,7 +259,9 @@ def declared_law(member: Member, rng: np.random.Generator) -> None:
     ):
         if name in member.declared:
             got = again(change, factor * ends(c))
-            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * float(np.abs(base).max()), err_msg=name)
+            # a shift changes the last bits of every value, and with them where a flat search stops: by up to 5e-4 for m4
+            rtol = 2e-3 if name == "shift y" else 1e-6
+            np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol * float(np.abs(base).max()), err_msg=name)
 
 
 FORECASTER_LAWS: tuple[Callable[[Member, np.random.Generator], None], ...] = (
