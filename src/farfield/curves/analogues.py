@@ -133,12 +133,16 @@ class ErrorLaw:
 
     def predictive(
         self, features: FloatArray, kinds: IntArray, centre: FloatArray, scale: FloatArray, *, share: FloatArray | None = None,
-        exclude: IntArray | None = None, lower: float = -np.inf, upper: float = np.inf,
+        exclude: IntArray | None = None, lower: float | FloatArray = -np.inf, upper: float | FloatArray = np.inf,
     ) -> Mixture:  # fmt: skip
-        """Predictive distributions of shape (n,) for runs with the outlook `centre`, `scale` (n,), before scaling."""
+        """Predictive distributions of shape (n,) for runs with the outlook `centre`, `scale` (n,), before scaling.
+
+        lower, upper : bounds, numbers or (n,)
+        """
         n = len(features)
         values, weights, widths = self.errors(features, kinds, np.ones(n) if share is None else share, exclude)
-        loc = np.clip(centre[:, None] + scale[:, None] * values, lower, upper)
+        low, high = (np.broadcast_to(b, (n,))[:, None] for b in (lower, upper))
+        loc = np.clip(centre[:, None] + scale[:, None] * values, low, high)
         return Mixture(weights, loc, np.maximum(widths * scale[:, None], 1e-12), lower=lower, upper=upper)
 
 

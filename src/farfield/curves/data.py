@@ -276,6 +276,34 @@ class Curves:
         limit = np.broadcast_to(np.asarray(cut, dtype=np.float64), (len(self),))
         return self.where(self.x <= limit[self.run_index])
 
+    def concat(self, other: Curves) -> Curves:
+        """These runs, then those of `other`; names that are taken get a number. Covariates and settings missing on a side are NaN
+        or null there.
+
+        Raises InputError where the goals differ.
+        """
+        if self.metric.goal != other.metric.goal:
+            raise InputError(f"the goals differ: {self.metric.goal} and {other.metric.goal}; runs of one metric can be joined")
+        taken, names = set(self.runs), []
+        for name in other.runs:
+            unique, k = name, 2
+            while unique in taken:
+                unique, k = f"{name} ({k})", k + 1
+            taken.add(unique)
+            names.append(unique)
+        both = dict.fromkeys([*self.covariates, *other.covariates])
+        pad_self, pad_other = np.full(self.x.size, np.nan), np.full(other.x.size, np.nan)
+        renamed = other.attributes.with_columns(pl.Series("run", names, dtype=pl.String))
+        return dataclasses.replace(
+            self,
+            runs=(*self.runs, *names),
+            offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            x=np.concatenate([self.x, other.x]),
+            y=np.concatenate([self.y, other.y]),
+            covariates={k: np.concatenate([self.covariates.get(k, pad_self), other.covariates.get(k, pad_other)]) for k in both},
+            attributes=pl.concat([self.attributes, renamed], how="diagonal_relaxed"),
+        )
+
     def padded(self) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """(x, y, seen), each (n_runs, max length): points packed to the left, NaN and False beyond a run's end."""
         width = int(self.lengths.max()) if len(self) else 0

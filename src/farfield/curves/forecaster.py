@@ -39,6 +39,7 @@ _UNKNOWN_SCHEDULE = 1.5
 class Look:
     """Outlook of the runs of a batch and what else their forecast needs."""
 
+    at: FloatArray
     outlook: Outlook
     reach: FloatArray
     kinds: IntArray
@@ -50,10 +51,12 @@ class Look:
 class Predicted:
     """Forecasts of n runs at m positions each, before they are dressed for a user.
 
-    predictive : (n, m); outlook : at the same positions; calibrated : (n,); n_runs, n_groups : (n,) size of the evidence
-    behind each run's interval; fall : (n,) part of the peak learning rate still to go, NaN where unknown
+    at : (n, m) positions in the user's x; predictive : (n, m); outlook : at the same positions
+    calibrated : (n,); n_runs, n_groups : (n,) size of the evidence behind each run's interval
+    fall : (n,) part of the peak learning rate still to go, NaN where unknown
     """
 
+    at: FloatArray
     predictive: Mixture
     outlook: Outlook
     calibrated: NDArray[np.bool_]
@@ -84,6 +87,7 @@ class EnsembleForecaster:
         self.level, self.estimate, self.target, self.lr_schedule = level, estimate, target, lr_schedule
         parse_estimate(estimate)
         self._context: Curves | None = None
+        self._evidence: dict[float, tuple[Evidence, Look, Curves]] = {}
         self._laws: dict[float, tuple[ErrorLaw, float]] = {}
 
     def __repr__(self) -> str:
@@ -99,7 +103,7 @@ class EnsembleForecaster:
         if rows.size > MOST_CONTEXT:
             rows = np.sort(np.random.default_rng(0).choice(rows, MOST_CONTEXT, replace=False))
         self._context = curves.take(rows)
-        self._laws = {}
+        self._evidence, self._laws = {}, {}
         return self
 
     def predict(self, curves: Curves, at: ArrayLike) -> Mixture:
@@ -155,9 +159,9 @@ class EnsembleForecaster:
                 spread = np.hypot(spread, look.noise[rows][:, None, None] * self._noise_left())
             scale[rows, :, :width] = np.maximum(spread, 1e-12 * (1.0 + np.abs(centre)))
             weight[rows, :, :width] = weights
-        lower, upper = self._bounds(curves)
+        lower, upper = self.bounds(curves)
         predictive = Mixture(weight, loc, scale, lower=np.repeat(lower, m, axis=1), upper=np.repeat(upper, m, axis=1))
-        return Predicted(predictive, look.outlook, calibrated, n_runs, n_groups, look.fall)
+        return Predicted(look.at, predictive, look.outlook, calibrated, n_runs, n_groups, look.fall)
 
     def look(self, curves: Curves, end: FloatArray, shares: FloatArray) -> Look:
         """The outlook of every run towards `end` (n,) at `shares` of the log reach."""
@@ -170,10 +174,18 @@ class EnsembleForecaster:
             drive = Drive.of(schedules_of(curves, self.lr_schedule), batch, at)
         seen = outlook(batch, at, curves.metric, self.members, drive)
         fall = np.full(len(curves), np.nan) if drive is None else drive.fall[:, -1]
-        return Look(seen, reach, kinds_of(curves, self._context), data.noise, fall)
+        return Look(at - batch.shift[:, None], seen, reach, kinds_of(curves, self._context), data.noise, fall)
 
-    def evidence(self, context: Curves, reach: float) -> tuple[Evidence, Look, Curves]:
-        """Errors of the runs of `context`, cut so that their last point lies at `reach`; also their outlook and cut curves."""
+    def evidence(self, reach: float) -> tuple[Evidence, Look, Curves]:
+        """Errors of the context's runs, cut so that their last point lies at `reach`; also their outlook and cut curves."""
+        if reach not in self._evidence:
+            self._evidence[reach] = self._gather(reach)
+        return self._evidence[reach]
+
+    def _gather(self, reach: float) -> tuple[Evidence, Look, Curves]:
+        context = self._context
+        if context is None:
+            raise InputError("no other runs were given; call fit(curves) first")
         last = context.last_x
         shift = _shift(context)
         cut = context.upto((last + shift) / reach * (1 + 1e-12) - shift)
@@ -183,7 +195,7 @@ class EnsembleForecaster:
             none = np.zeros((0, 0))
             empty = Evidence(none, np.zeros((0, 0), dtype=np.int64), np.zeros((0, SHARES.size)), np.zeros(0, np.int64), SHARES)
             blank = Outlook(self.members, np.zeros((0, 0, 0)), none, none, none, none)
-            return empty, Look(blank, np.zeros(0), empty.kinds, np.zeros(0), np.zeros(0)), cut
+            return empty, Look(none, blank, np.zeros(0), empty.kinds, np.zeros(0), np.zeros(0)), cut
         look = self.look(cut, last, SHARES)
         truth = self._truth(context, cut, look)
         errors = (truth - look.outlook.centre) / look.outlook.scale
@@ -197,8 +209,9 @@ class EnsembleForecaster:
                 evidence = Evidence(np.zeros((0, 0)), nothing, np.zeros((0, SHARES.size)), np.zeros(0, dtype=np.int64), SHARES)
                 self._laws[reach] = (ErrorLaw.fit(evidence), 1.0)
             else:
-                evidence, look, cut = self.evidence(self._context, reach)
-                self._laws[reach] = calibrate(evidence, look.outlook, cut.metric, self.level)
+                evidence, look, cut = self.evidence(reach)
+                seen = look.outlook
+                self._laws[reach] = calibrate(evidence, seen.centre[:, -1], seen.scale[:, -1], cut.metric, self.level)
         return self._laws[reach]
 
     def _truth(self, whole: Curves, cut: Curves, look: Look) -> FloatArray:
@@ -219,7 +232,14 @@ class EnsembleForecaster:
         kind, k = parse_estimate(self.estimate)
         return 1.0 / np.sqrt(k) if kind == "mean" else 1.0
 
-    def _bounds(self, curves: Curves) -> tuple[FloatArray, FloatArray]:
+    def naive(self, curves: Curves, name: str) -> FloatArray | None:
+        """(n,) a naive continuation of the seen curves, whether or not it is a member; None for other names."""
+        if name not in NAIVE:
+            return None
+        batch = binned(curves).batch
+        return outlook(batch, batch.last[:, None] * 2.0, curves.metric, (name,)).values[:, 0, 0]
+
+    def bounds(self, curves: Curves) -> tuple[FloatArray, FloatArray]:
         """(n, 1) bounds of what is forecast: the metric's, and for ``best`` the best value already seen."""
         n = len(curves)
         lower, upper = np.full((n, 1), curves.metric.lower), np.full((n, 1), curves.metric.upper)
@@ -255,12 +275,11 @@ def _side_by_side(columns: list[Mixture]) -> Mixture:
     return Mixture(joined("weights", 0.0), joined("loc", 0.0), joined("scale", 1.0), lower=lower, upper=upper)
 
 
-def calibrate(evidence: Evidence, seen: Outlook, metric: Metric, level: float) -> tuple[ErrorLaw, float]:
+def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric: Metric, level: float) -> tuple[ErrorLaw, float]:
     """The law of errors and the conformal factor at `level`, each group's intervals made without its own runs."""
     law = ErrorLaw.fit(evidence)
     if not law.calibrates:
         return law, 1.0
-    centre, scale = seen.centre[:, -1], seen.scale[:, -1]
     held_out = law.predictive(
         evidence.features, evidence.kinds, centre, scale, exclude=evidence.groups, lower=metric.lower, upper=metric.upper
     )
