@@ -212,3 +212,11 @@ def test_points_all_at_one_step_are_numbered_and_told(tmp_path: Path) -> None:
     table = list_runs(written(tmp_path, "step,loss\n0,3\n0,2\n0,1\n"))
     assert read_runs(table).x.tolist() == [0, 1, 2]
     assert "numbered in order" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    "stamp", ["2024-01-01T00:00:{:02d}", "2024-01-01 00:00:{:02d}", "2024-01-01T00:00:{:02d}+00:00", "2024-01-01T00:00:{:02d}Z"]
+)
+def test_times_in_text(stamp: str, tmp_path: Path) -> None:
+    rows = "".join(f"{k},{stamp.format(s)},{3 - k}\n" for k, s in enumerate((0, 10, 30)))
+    assert read_runs(written(tmp_path, "step,timestamp,loss\n" + rows)).covariates["time"].tolist() == [0, 10, 30]

@@ -48,6 +48,7 @@ def read_table(frame: pl.DataFrame, where: Where, *, run_column: str | None = No
         raise unknown_name("column", run_column, frame.columns)
     if frame.height == 0:
         raise InputError(f"{where.path}: a header and no rows; a run needs at least one logged row")
+    frame = _with_times(frame)
     export = _exported(frame)
     if export:
         return _read_export(frame, export, nan_is_gap, where)
@@ -104,6 +105,21 @@ def _split(frame: pl.DataFrame, run_column: str | None, name: str) -> dict[str, 
     parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
     parts.sort(key=lambda part: int(part[0]))
     return {str(labels[int(part[0])]): part for part in parts}
+
+
+def _with_times(frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns of ISO dates in text, under a name that says so, as times."""
+    for c in frame.columns:
+        if frame[c].dtype == pl.String and names.unit(c) in ("time", "timestamp"):
+            text = frame[c].str.replace("Z$", "+00:00")
+            zoned = text.str.contains(r"[+-]\d\d:?\d\d$").any()
+            try:
+                times = text.str.to_datetime(strict=False, time_zone="UTC" if zoned else None)
+            except pl.exceptions.PolarsError:
+                continue  # text of no form that polars knows: it stays text
+            if times.is_not_null().any():
+                frame = frame.with_columns(times.alias(c))
+    return frame
 
 
 # -- cells as numbers -------------------------------------------------------------------------------------------------------
