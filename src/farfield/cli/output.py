@@ -152,21 +152,26 @@ def _drawn(frame: pl.DataFrame, title: str | None, footer: str | None, every_row
     from rich.table import Table
     from rich.text import Text
 
+    rows = frame if every_row else frame.head(MOST_ROWS)
+    cells = [[cell(value) for value in row] for row in rows.iter_rows()]
+    terminal = to_stdout and sys.stdout.isatty()
+    console = Console(highlight=False, markup=False, emoji=False)
+    kept = _fitting(frame, cells, console.width) if terminal else frame.width
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, dtype in frame.schema.items():
+    for name, dtype in list(frame.schema.items())[:kept]:
         numeric = dtype.is_numeric()
         table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    rows = frame if every_row else frame.head(MOST_ROWS)
-    for row in rows.iter_rows():
-        table.add_row(*(Text(cell(value)) for value in row))
+    for row in cells:
+        table.add_row(*(Text(text) for text in row[:kept]))
     lines: list[Any] = [Text(title, "bold")] if title else []
     lines.append(table)
+    if kept < frame.width:
+        lines.append(Text(f"too narrow for {', '.join(frame.columns[kept:])}; --json and --csv hold every column", "dim"))
     if rows.height < frame.height:
         lines.append(Text(f"the first {rows.height} of {frame.height} rows; --json and --csv hold all of them", "dim"))
     if footer:
         lines.append(Text(footer))
-    if to_stdout and sys.stdout.isatty():
-        console = Console(highlight=False, markup=False, emoji=False)
+    if terminal:
         for line in lines:
             console.print(line)
         return None
@@ -175,6 +180,17 @@ def _drawn(frame: pl.DataFrame, title: str | None, footer: str | None, every_row
     for line in lines:
         console.print(line)
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def _fitting(frame: pl.DataFrame, cells: list[list[str]], width: int) -> int:
+    """How many columns, from the left, fit on a terminal; long text may fold at half its width, but not below 16 letters."""
+    room = width
+    for i, (name, dtype) in enumerate(frame.schema.items()):
+        longest = max([len(name), *(len(row[i]) for row in cells)])
+        room -= 2 + (longest if dtype.is_numeric() else min(longest, max(16, longest // 2)))
+        if room < -2 and i >= 2:
+            return i
+    return frame.width
 
 
 @contextlib.contextmanager

@@ -50,11 +50,13 @@ def _beneath(table: Any, quiet: bool) -> str:
 
 
 def _shown(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns that people need first; counts and attributes only where there are any."""
-    always = ["run", "metric", "goal", "x", "n", "x_first", "x_last", "last", "lowest", "highest", "status"]
-    maybe = ["planned_end", "n_nonfinite", "n_duplicate", "n_overlap", "seed", "group"]
-    some = [c for c in maybe if (frame[c].fill_null(0) != 0).any()] if frame.height else []
-    return frame.select(always + [c for c in some if c != "group"] + (["group"] if frame["group"].is_not_null().any() else []))
+    """The columns in the order in which people need them; counts and attributes only where there are any."""
+    counts = ["planned_end", "n_overlap", "n_nonfinite", "n_duplicate", "seed"]
+    some = [c for c in counts if frame.height and (frame[c].fill_null(0) != 0).any()]
+    group = ["group"] if frame["group"].is_not_null().any() else []
+    return frame.select(
+        "run", "metric", "status", "n", "x_last", "last", *some, "goal", "x", "x_first", "lowest", "highest", *group
+    )
 
 
 @command.command("read")

@@ -33,7 +33,7 @@ def test_list_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capfd, "runs", "list", DATA / "tensorboard")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split()[:6] == ["run", "metric", "goal", "x", "n", "x_first"]
+    assert lines[0].split()[:6] == ["run", "metric", "status", "n", "x_last", "last"]
     assert "n_overlap" in lines[0]
     assert any(line.startswith("restarted") and "loss" in line for line in lines)
     assert lines[-1].startswith("5 runs (")
