@@ -1,22 +1,14 @@
-"""Where the reader fixtures are, and what was handed to the programs that wrote them."""
+"""The reader fixtures as files that a test may change."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 DATA = Path(__file__).parent / "data"
-EXPECTED: dict[str, dict[str, dict[str, Any]]] = json.loads((DATA / "expected.json").read_text())
-
-
-@pytest.fixture
-def data() -> Path:
-    return DATA
 
 
 @pytest.fixture
