@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from farfield import predictive
@@ -278,6 +279,29 @@ FORECASTER_LAWS: tuple[Callable[[Member, np.random.Generator], None], ...] = (
     refusal_law,
     declared_law,
 )
+
+
+def backtest_law(backtest: Callable[[Curves, float], pl.DataFrame], rng: np.random.Generator) -> None:
+    """Nested: altering what one group hides leaves the forecasts of that group bit-identical.
+
+    Forecasts of other groups may change, since what a group hides from itself is evidence for them. `backtest` takes curves and a
+    reach, and gives one row a forecast with the columns run, cut, median, low80, high80.
+    """
+    whole, reach = curves(rng, 12), 2.0
+    before = backtest(whole, reach)
+    cuts = dict(before.select("run", "cut").iter_rows())
+    forecast = ["run", "cut", "median", "low80", "high80"]
+    assert before.height >= 10, "hardly a run was scored"
+    for group in ("group0", "group3"):
+        mine = [r for r, g in zip(whole.runs, whole.column("group"), strict=True) if g == group]
+        cut = np.array([cuts.get(r, np.inf) for r in whole.runs])[whole.run_index]
+        hidden = np.isin(np.array(whole.runs)[whole.run_index], mine) & (whole.x > cut)
+        assert hidden.sum() >= 4, "nothing is hidden"
+        altered = dataclasses.replace(whole, y=np.where(hidden, 2.0 + rng.uniform(size=whole.y.size), whole.y))
+        after = backtest(altered, reach)
+        rows = pl.col("run").is_in(mine)
+        got, expected = (t.filter(rows).select(forecast).sort("run") for t in (after, before))
+        assert got.equals(expected), f"forecasts of {group} changed with what it hides:\n{expected}\n{got}"
 
 
 def forecasters() -> dict[str, Member]:

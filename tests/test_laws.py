@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import laws
 from tests.laws import FORECASTER_LAWS, PREDICTIVE_LAWS, Batch, Member
 
+import farfield
 from farfield.curves.data import Curves
 from farfield.errors import InputError
 from farfield.predictive import Gaussian
@@ -23,6 +27,14 @@ PREDICTIVES = laws.predictives()
 @given(seed=st.integers(0, 2**32 - 1))
 def test_forecaster(name, law, seed):
     law(FORECASTERS[name], np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("method", ["auto", "pow3"])
+def test_backtest(method):
+    def run(curves, reach):
+        return farfield.backtest(curves, method=method, reaches=[reach], n_boot=20).rows
+
+    laws.backtest_law(run, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("law", PREDICTIVE_LAWS, ids=lambda law: law.__name__)
@@ -215,6 +227,32 @@ def test_a_broken_member_is_caught(name, member):
 
 def test_every_law_has_a_member_that_breaks_it():
     assert set(BROKEN) == {law.__name__ for law in FORECASTER_LAWS}
+
+
+def cut_in_half(curves, reach, *, context):
+    """Backtest by the honest forecaster; `context` picks the runs that a run's forecast is fitted on."""
+    rows = []
+    for i, run in enumerate(curves.runs):
+        cut = float(curves.last_x[i] / reach)
+        p = Honest().fit(context(curves, i)).predict(curves.take([i]).upto(cut), curves.last_x[i : i + 1])
+        low, high = p.interval(0.8)
+        rows.append({"run": run, "cut": cut, "median": p.median()[0, 0], "low80": low[0, 0], "high80": high[0, 0]})
+    return pl.DataFrame(rows)
+
+
+def test_a_backtest_that_is_not_nested_is_caught():
+    def others(curves, i):  # the run itself stays out, but not the rest of its group
+        return curves.take([j for j in range(len(curves)) if j != i])
+
+    def other_groups(curves, i):
+        groups = curves.column("group").to_list()
+        return curves.take([j for j in range(len(curves)) if groups[j] != groups[i]])
+
+    rng = np.random.default_rng(0)
+    laws.backtest_law(partial(cut_in_half, context=other_groups), rng)
+    for context in (others, lambda curves, i: curves):
+        with pytest.raises(AssertionError, match="changed with what it hides"):
+            laws.backtest_law(partial(cut_in_half, context=context), rng)
 
 
 class Leans(Gaussian):
