@@ -2,7 +2,9 @@
 
 Each problem has the separable model ``y ~ sum_j beta_j phi_j(x; theta)``. The linear coefficients `beta` are eliminated by
 an orthogonal projection, and Levenberg-Marquardt runs on `theta` alone (Golub and Pereyra 1973, with Kaufman's 1975
-Jacobian, whose gradient is exact). A robust fit minimises the Huber loss by the majorise-minimise weights of Huber (1964).
+Jacobian, whose gradient is exact). Damping follows the gain ratio (Nielsen 1999), on the scale of the largest derivatives
+so far (More 1978). A variable at the edge of its box is held there while the cost falls outwards: without that, a fit whose
+optimum lies on an edge creeps along it. A robust fit minimises the Huber loss by majorise-minimise weights (Huber 1964).
 """
 
 from __future__ import annotations
@@ -19,6 +21,15 @@ IntArray = NDArray[np.int64]
 # (theta (b, p), problems (b,)) -> phi (b, q, n) and its derivatives (b, p, q, n)
 Model = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray]]
 
+# a step in one variable, which the forms hold on a log scale
+_LONGEST = 2.0
+# half a sum of squares, over that of y, which is rounding: residuals of 1e-14 of y
+_ROUNDING = 0.5e-28
+# steps that promise and bring less than this share of the tolerance are not worth taking
+_WORTH = 1e-2
+# a new set of Huber weights that gains less than this share has nothing more to tell
+_SETTLED = 1e-12
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -28,9 +39,9 @@ class Solution:
     ----------
     theta : (n_problems, p) nonlinear parameters
     beta : (n_problems, q) linear coefficients
-    cost : (n_problems,) half the weighted sum of squares, or the Huber objective
-    converged : (n_problems,) whether the tolerance was met before `max_iter`
-    n_iter : iterations of the slowest problem
+    cost : (n_problems,) half the weighted sum of squares, or with `huber` the weighted sum of Huber losses
+    converged : (n_problems,) whether the tolerance was met within `max_iter` steps, at a finite cost
+    n_iter : steps tried for the slowest problem
     """
 
     theta: FloatArray
@@ -48,7 +59,7 @@ def project(phi: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[FloatAr
     phi : (b, q, n) basis, y : (b, n), weight : (b, n) >= 0 (0 leaves a point out)
 
     Returns beta (b, q), the weighted residual ``sqrt(w) (y - beta phi)`` (b, n) and the orthonormal basis (b, q, n) of the
-    weighted columns. A column that depends on the earlier ones gets coefficient 0.
+    weighted columns. A column that depends on the earlier ones gets coefficient 0 and an empty place in the basis.
     """
     root = np.sqrt(weight)
     columns = phi * root[:, None, :]
@@ -80,6 +91,71 @@ def project(phi: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[FloatAr
     return beta, residual, basis
 
 
+@dataclass
+class _State:
+    """The problems still being worked on, one row each, at their best theta so far.
+
+    residual and basis belong to the weighted columns; root : square roots of the weights in force (n,); half : half the
+    weighted sum of squares; objective : what is minimised; delta : Huber's limit (1,); nothing_left : a cost that is rounding;
+    reach : largest squared derivatives so far (p,); stuck : whether steps have stopped lowering the cost.
+    """
+
+    problem: IntArray
+    y: FloatArray
+    weight: FloatArray
+    delta: FloatArray
+    nothing_left: FloatArray
+    theta: FloatArray
+    phi: FloatArray
+    dphi: FloatArray
+    root: FloatArray
+    beta: FloatArray
+    residual: FloatArray
+    basis: FloatArray
+    half: FloatArray
+    objective: FloatArray
+    damping: FloatArray
+    growth: FloatArray
+    reach: FloatArray
+    stuck: NDArray[np.bool_]
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        for name, value in vars(self).items():
+            setattr(self, name, value[rows])
+
+    def put(self, rows: NDArray[np.bool_], **values: FloatArray) -> None:
+        """Take over `rows` of each of `values`."""
+        for name, value in values.items():
+            if rows.all():
+                setattr(self, name, value)
+            else:
+                getattr(self, name)[rows] = value[rows]
+
+    def reweight(self) -> NDArray[np.bool_]:
+        """Majorise the Huber loss at the present residuals and refit beta; where that gained, the row is not settled."""
+        # the weighted squares touch the Huber loss here and lie above it elsewhere, so lowering them lowers it
+        size = np.abs(self.y - np.einsum("bqn,bq->bn", self.phi, self.beta))
+        weight = self.weight * np.minimum(1.0, self.delta / np.maximum(size, 1e-300))
+        self.beta, self.residual, self.basis = project(self.phi, self.y, weight)
+        self.root, self.half = np.sqrt(weight), _half_square(self.residual)
+        before, self.objective = self.objective, self._huber()
+        gained: NDArray[np.bool_] = before - self.objective > _SETTLED * self.objective
+        return gained
+
+    def _huber(self) -> FloatArray:
+        size = np.abs(self.y - np.einsum("bqn,bq->bn", self.phi, self.beta))
+        inner = np.minimum(size, self.delta)
+        cost: FloatArray = np.einsum("bn,bn->b", self.weight, inner * (size - 0.5 * inner))
+        return cost
+
+    def jacobian(self) -> FloatArray:
+        """Derivatives of the weighted residual in theta, beta following along (Kaufman): (b, p, n)."""
+        raw: FloatArray = np.einsum("bpqn,bq->bpn", self.dphi, self.beta) * -self.root[:, None, :]
+        for column in np.moveaxis(self.basis, 1, 0):
+            raw -= np.einsum("bpn,bn->bp", raw, column)[:, :, None] * column[:, None, :]
+        return raw
+
+
 def solve(
     model: Model,
     theta: FloatArray,
@@ -88,7 +164,7 @@ def solve(
     *,
     bounds: tuple[FloatArray, FloatArray] | None = None,
     huber: FloatArray | float | None = None,
-    max_iter: int = 60,
+    max_iter: int = 200,
     rtol: float = 1e-9,
 ) -> Solution:
     """Minimise ``0.5 sum w (y - beta phi(x; theta))^2`` over theta and beta, for every problem of a batch.
@@ -96,89 +172,95 @@ def solve(
     Parameters
     ----------
     model : (theta (b, p), problems (b,)) -> (phi (b, q, n), dphi (b, p, q, n)) for the named rows of the batch
-    theta : (n_problems, p) starts; p may be 0
+    theta : (n_problems, p) starts, moved into the box; p may be 0
     y, weight : (n_problems, n); a weight of 0 leaves a point out, and `model` must be finite there
-    bounds : (lower (p,), upper (p,)) box for theta, by projection of the step
+    bounds : (lower (p,), upper (p,)) box for theta
     huber : residual size, scalar or (n_problems,), beyond which the loss grows linearly; None for least squares
-    max_iter, rtol : stop a problem when an accepted step lowers its cost by less than `rtol` of it, or none is found
+    max_iter : steps tried at most
+    rtol : a problem has converged when a full Gauss-Newton step promises to lower its cost by less than this share (the
+        squared relative offset of Bates and Watts 1981), or when the steps themselves do much less
 
     Raises nothing: a problem that did not converge is marked so in `Solution.converged`.
     """
-    n_problems, p = theta.shape
-    theta = theta.copy()
-    everyone = np.arange(n_problems)
-    delta = None if huber is None else np.broadcast_to(np.asarray(huber, dtype=np.float64), (n_problems,))[:, None]
+    n, p = theta.shape
+    low, high = (np.full(p, -np.inf), np.full(p, np.inf)) if bounds is None else bounds
+    theta = np.clip(theta, low, high)
+    everyone = np.arange(n)
     phi, dphi = model(theta, everyone)
     beta, residual, basis = project(phi, y, weight)
-    inlier = weight
-    if delta is not None:
-        for _ in range(5):
-            inlier = _huber_weight(phi, beta, y, weight, delta)
-            beta, residual, basis = project(phi, y, inlier)
-    half = 0.5 * np.einsum("bn,bn->b", residual, residual)
-    converged = np.zeros(n_problems, dtype=bool)
-    damping = np.full(n_problems, 1e-2)
-    growth = np.full(n_problems, 2.0)
-    active = everyone if p else everyone[:0]
-    converged[:] = not p
-    iteration = 0
-    while active.size and iteration < max_iter:
-        iteration += 1
-        jacobian = -np.einsum("bpqn,bq->bpn", dphi, beta[active]) * np.sqrt(inlier[active])[:, None, :]
-        along = np.einsum("bpn,bqn->bpq", jacobian, basis[active])
-        jacobian -= np.einsum("bpq,bqn->bpn", along, basis[active])
-        gradient = np.einsum("bpn,bn->bp", jacobian, residual[active])
+    half = _half_square(residual)
+    s = _State(
+        problem=everyone,
+        y=y,
+        weight=weight,
+        delta=np.broadcast_to(np.asarray(np.inf if huber is None else huber, dtype=np.float64), (n,))[:, None],
+        nothing_left=_ROUNDING * np.einsum("bn,bn->b", weight, y * y) + 1e-300,
+        theta=theta,
+        phi=phi,
+        dphi=dphi,
+        root=np.sqrt(weight),
+        beta=beta,
+        residual=residual,
+        basis=basis,
+        half=half,
+        objective=half if huber is None else np.full(n, np.inf),
+        damping=np.full(n, 1e-2),
+        growth=np.full(n, 2.0),
+        reach=np.zeros((n, p)),
+        stuck=np.zeros(n, dtype=bool),
+    )
+    best = Solution(theta.copy(), beta.copy(), np.full(n, np.inf), np.zeros(n, dtype=bool), 0)
+    for tried in range(max_iter + 1):
+        moving = np.zeros(s.problem.size, dtype=bool) if huber is None else s.reweight()
+        jacobian = s.jacobian()
+        gradient = np.einsum("bpn,bn->bp", jacobian, s.residual)
+        held = ((s.theta <= low) & (gradient > 0)) | ((s.theta >= high) & (gradient < 0))
+        gradient[held] = 0.0
+        jacobian[held] = 0.0
         normal = np.einsum("bpn,brn->bpr", jacobian, jacobian)
-        scale = np.einsum("bpp->bp", normal)
-        ridge = damping[active, None] * scale + 1e-14 * scale.max(axis=1, keepdims=True) + 1e-300
-        step = -np.linalg.solve(normal + ridge[:, :, None] * np.eye(p), gradient[:, :, None])[:, :, 0]
-        trial = theta[active] + np.clip(step, -2.0, 2.0)
-        if bounds is not None:
-            trial = np.clip(trial, bounds[0], bounds[1])
-        phi_t, dphi_t = model(trial, active)
-        beta_t, residual_t, basis_t = project(phi_t, y[active], inlier[active])
-        half_t = 0.5 * np.einsum("bn,bn->b", residual_t, residual_t)
-        better = half_t < half[active]
-        gain = np.where(better, half[active] - half_t, 0.0)
-        done = better & (gain <= rtol * half[active])
-        stuck = ~better & ((damping[active] > 1e8) | (np.abs(trial - theta[active]).max(axis=1) < 1e-12))
+        diagonal = np.einsum("bpp->bp", normal)
+        promise = -0.5 * np.einsum("bp,bp->b", gradient, _step(normal, gradient, 1e-14 * diagonal))
+        done = ~moving & (s.stuck | (promise <= rtol * s.half)) | (s.objective <= s.nothing_left)
+        leave = done | (tried == max_iter)
+        if leave.any():
+            rows = s.problem[leave]
+            best.theta[rows], best.beta[rows], best.cost[rows] = s.theta[leave], s.beta[leave], s.objective[leave]
+            best.converged[rows] = done[leave] & np.isfinite(s.objective[leave])
+            if leave.all():
+                break
+            s.keep(~leave)
+            gradient, normal = gradient[~leave], normal[~leave]
+            diagonal = np.einsum("bpp->bp", normal)
 
-        good = active[better]
-        theta[good], beta[good], half[good] = trial[better], beta_t[better], half_t[better]
-        residual[good], basis[good] = residual_t[better], basis_t[better]
-        dphi = np.where(better[:, None, None, None], dphi_t, dphi)
-        damping[good] = np.maximum(damping[good] / 5.0, 1e-12)
-        growth[good] = 2.0
-        bad = active[~better]
-        damping[bad] *= growth[bad]
-        growth[bad] *= 2.0
-        if delta is not None and good.size:
-            # new majoriser at the accepted point: same model values, new weights, hence a new projection
-            phi_g = phi_t[better]
-            inlier = inlier.copy() if inlier is weight else inlier
-            inlier[good] = _huber_weight(phi_g, beta[good], y[good], weight[good], delta[good])
-            before = half[good]
-            beta[good], residual[good], basis[good] = project(phi_g, y[good], inlier[good])
-            half[good] = 0.5 * np.einsum("bn,bn->b", residual[good], residual[good])
-            done[better] &= np.abs(before - half[good]) <= 1e-6 * before + 1e-300
-        converged[active] = done | stuck | (half[active] <= 1e-300)
-        stay = ~converged[active]
-        active, dphi = active[stay], dphi[stay]
-    if delta is not None:
-        phi, _ = model(theta, everyone)
-        half = _huber_cost(phi, beta, y, weight, delta)
-    return Solution(theta=theta, beta=beta, cost=half, converged=converged, n_iter=iteration)
+        s.reach = np.maximum(s.reach, diagonal)
+        step = np.clip(_step(normal, gradient, s.damping[:, None] * s.reach), -_LONGEST, _LONGEST)
+        trial = np.clip(s.theta + step, low, high)
+        step = trial - s.theta
+        phi, dphi = model(trial, s.problem)
+        beta, residual, basis = project(phi, s.y, s.root**2)
+        half = _half_square(residual)
+        better = half < s.half
+        expected = -np.einsum("bp,bp->b", step, gradient + 0.5 * np.einsum("bpr,br->bp", normal, step))
+        gain = np.where(better, s.half - half, 0.0)
+        ratio = gain / np.maximum(expected, 1e-300)
+        s.damping *= np.where(better, np.maximum(0.1, 1.0 - (2.0 * np.minimum(ratio, 1.0) - 1.0) ** 3), s.growth)
+        s.damping = np.maximum(s.damping, 1e-12)
+        s.growth = np.where(better, 2.0, 2.0 * s.growth)
+        # a promise that steps of any length do not keep: the far end of a form that saturates
+        s.stuck = np.maximum(np.abs(expected), gain) <= _WORTH * rtol * s.half
+        s.stuck |= ~better & ((s.damping > 1e8) | (np.abs(step).max(axis=1, initial=0.0) < 1e-12))
+        s.put(better, theta=trial, phi=phi, dphi=dphi, beta=beta, residual=residual, basis=basis, half=half)
+        if huber is None:
+            s.objective = s.half
+    return Solution(best.theta, best.beta, best.cost, best.converged, tried)
 
 
-def _huber_weight(
-    phi: FloatArray, beta: FloatArray, y: FloatArray, weight: FloatArray, delta: FloatArray
-) -> FloatArray:
-    size = np.abs(y - np.einsum("bqn,bq->bn", phi, beta))
-    return weight * np.minimum(1.0, delta / np.maximum(size, 1e-300))
+def _step(normal: FloatArray, gradient: FloatArray, damping: FloatArray) -> FloatArray:
+    """Minus the solution of (normal + diag(damping)) step = gradient, (b, p); a variable without any effect stays."""
+    p = gradient.shape[1]
+    ridge = (damping + 1e-14 * np.einsum("bpp->bp", normal) + 1e-300)[:, :, None] * np.eye(p)
+    return -np.linalg.solve(normal + ridge, gradient[:, :, None])[:, :, 0]
 
 
-def _huber_cost(phi: FloatArray, beta: FloatArray, y: FloatArray, weight: FloatArray, delta: FloatArray) -> FloatArray:
-    size = np.abs(y - np.einsum("bqn,bq->bn", phi, beta))
-    inner = np.minimum(size, delta)
-    cost: FloatArray = np.einsum("bn,bn->b", weight, inner * (size - 0.5 * inner))
-    return cost
+def _half_square(residual: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * np.einsum("bn,bn->b", residual, residual))

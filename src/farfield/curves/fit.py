@@ -1,9 +1,8 @@
 """Fitting curve forms to many curves at once: a grid of starts, then Levenberg-Marquardt from the best of them.
 
-The same grid serves two readers. :func:`fit_form` refines its best cells to the least-squares (or Huber) optimum of every
-curve. :func:`average_form` averages the predictions of all cells by how well each explains the curve: a posterior mean
-over the nonlinear parameters with the linear ones at their optimum, which is what a forecast wants, since far beyond the
-seen points equally good fits disagree.
+Every cell of a form's grid gets its linear coefficients by least squares; the best cells of every curve are refined to the
+least-squares (or Huber) optimum, all curves and starts together. What a forecast wants instead, since far beyond the seen
+points equally good fits disagree, is the average over cells of `farfield.curves.average`.
 """
 
 from __future__ import annotations
@@ -23,9 +22,6 @@ IntArray = NDArray[np.int64]
 
 # how many grid values a block of curves may hold: fits the second-level cache with its temporaries
 _BLOCK = 400_000
-# a posterior sharper than the residuals' own t statistic overstates the form: forms are approximations, and the likelihood
-# of a misspecified model is tempered (Grunwald 2012); 3 was chosen on simulated sums of two power laws
-_TEMPER = 3.0
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,29 @@ class Batch:
 
     @classmethod
     def from_padded(cls, x: ArrayLike, y: ArrayLike, weight: ArrayLike) -> Batch:
-        """From (n, width) arrays with the seen points first; a row whose x does not start above 0 is shifted by its spacing."""
+        """From (n, width) arrays; a row whose x does not start above 0 is shifted so that it starts at its own spacing.
+
+        In each row the seen points (weight above 0) come first, with x increasing; what follows them is not read. Raises
+        InputError for rows without a seen point, or whose seen points are not finite, not increasing or not first.
+        """
         xs, ys, ws = (np.array(a, dtype=np.float64) for a in (x, y, weight))
-        seen = ws > 0
-        count = seen.sum(axis=1)
         if xs.ndim != 2 or not (xs.shape == ys.shape == ws.shape):
             raise InputError(f"x, y and weight have shapes {xs.shape}, {ys.shape}, {ws.shape}; all must be (n, width)")
-        if (count < 1).any():
-            raise InputError(f"row {int(np.argmin(count))} has no point with a positive weight")
+        if not len(xs):
+            return cls(xs, ys, ws, np.empty(0), np.empty(0))
+        seen = ws > 0
+        count = seen.sum(axis=1)
+        refused = {
+            "a weight that is negative, infinite or NaN; allowed: 0 for a point that is not there, or above": ~np.isfinite(ws)
+            | (ws < 0),
+            "no seen point, that is none with a weight above 0": count[:, None] < 1,
+            "a weight of 0 before its last seen point; put the seen points first": seen[:, 1:] & ~seen[:, :-1],
+            "a seen point with x or y infinite or NaN; leave such points out": seen & ~(np.isfinite(xs) & np.isfinite(ys)),
+            "seen points whose x does not increase; sort them and keep one of each x": seen[:, 1:] & (xs[:, 1:] <= xs[:, :-1]),
+        }
+        for problem, where in refused.items():
+            if where.any():
+                raise InputError(f"row {int(where.any(axis=1).argmax())} has {problem}")
         rows = np.arange(len(xs))
         first, last = xs[:, 0], xs[rows, count - 1]
         spacing = np.where(count > 1, (last - first) / np.maximum(count - 1, 1), 1.0)
@@ -130,7 +141,7 @@ def fit_form(
     n_starts: int = 3,
     huber: FloatArray | float | None = None,
     floor: ArrayLike = 0.0,
-    max_iter: int = 60,
+    max_iter: int = 200,
     rtol: float = 1e-9,
 ) -> FitResult:
     """Best fit of `form` to every curve of `batch`, from the `n_starts` best cells of the form's grid.
@@ -147,7 +158,7 @@ def fit_form(
     parts = []
     for rows in _blocks(len(batch), len(form.starts) * batch.x.shape[1]):
         sub = batch.take(rows)
-        rss, _, _, _ = _grid_fit(form, sub, target[rows])
+        rss = _grid_costs(form, sub, target[rows])
         k = min(n_starts, rss.shape[1])
         best = np.argpartition(rss, k - 1, axis=1)[:, :k] if k < rss.shape[1] else np.tile(np.arange(k), (len(sub), 1))
         theta = form.starts[best].reshape(len(sub) * k, -1)
@@ -165,66 +176,24 @@ def fit_form(
     return FitResult(form, batch, theta, beta, cost, converged, base)
 
 
-def average_form(
-    form: Form, batch: Batch, at: FloatArray, *, falling: bool, lower: float = -np.inf, upper: float = np.inf
-) -> tuple[FloatArray, FloatArray]:
-    """Posterior-mean forecast of `form` for every curve, over the cells of its grid.
-
-    Parameters
-    ----------
-    at : (n, m) in the batch's shifted x
-    falling : whether improvement means a falling curve; cells that worsen are left out
-    lower, upper : bounds of the metric; each cell's prediction is clipped to them
-
-    Returns the mean (n, m) and the standard deviation over cells (n, m); NaN for curves that no cell lets improve.
-    """
-    mean, spread = np.empty(at.shape), np.empty(at.shape)
-    n_points = batch.weight.sum(axis=1) ** 2 / (batch.weight**2).sum(axis=1)
-    freedom = np.maximum(n_points - form.n_parameters, 1.0)
-    for rows in _blocks(len(batch), len(form.starts) * max(batch.x.shape[1], at.shape[1])):
-        sub = batch.take(rows)
-        rss, slope, centre, anchor = _grid_fit(form, sub, sub.y)
-        allowed = (slope >= 0) == falling if form.offset else np.ones_like(slope, dtype=bool)
-        least = rss.min(axis=1, keepdims=True)
-        variance = least / freedom[rows, None]
-        power = -0.5 / _TEMPER * (rss - least) / np.maximum(variance, 1e-300)
-        share = np.where(allowed, np.exp(np.maximum(power, -300.0)), 0.0)
-        total = share.sum(axis=1, keepdims=True)
-        share /= np.where(total > 0, total, np.nan)
-        g = form.values(sub.units(form, at[rows])[:, None, :], form.starts[None])
-        value = np.clip(centre[:, None, None] + slope[:, :, None] * (g - anchor[:, :, None]), lower, upper)
-        mean[rows] = np.einsum("bk,bkm->bm", share, value)
-        spread[rows] = np.sqrt(np.einsum("bk,bkm->bm", share, (value - mean[rows][:, None, :]) ** 2))
-    return mean, spread
-
-
-def _grid_fit(form: Form, batch: Batch, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Linear fit in every cell: residual sum of squares and slope (n, k), centre of y (n,), centre of g (n, k)."""
+def _grid_costs(form: Form, batch: Batch, y: FloatArray) -> FloatArray:
+    """Residual sum of squares (n, n_starts) of the linear fit in every cell; good enough to choose starts by."""
     u, w = batch.units(form, batch.x), batch.weight
-    total = w.sum(axis=1)
-    if len(u) > 1 and (u == u[:1]).all() and (w == w[:1]).all():
+    shared = len(u) > 1 and bool((u == u[0]).all() and (w == w[0]).all())
+    if shared:
         u, w = u[:1], w[:1]  # curves logged at the same steps share one grid
     g = form.values(u[:, None, :], form.starts[None])
     if form.offset:
-        centre = np.einsum("bn,bn->b", np.broadcast_to(w, y.shape), y) / total
-        anchor = np.einsum("bkn,bn->bk", g, w) / w.sum(axis=1)[:, None]
-        g = g - anchor[:, :, None]
-        dy = y - centre[:, None]
-    else:
-        centre, anchor, dy = np.zeros(len(y)), np.zeros(g.shape[:2]), y
-    gg = np.einsum("bkn,bn->bk", g * g, w)
-    wy = w * dy
-    if len(g) == 1:
-        gy = wy @ g[0].T
-    else:
-        gy = np.einsum("bkn,bn->bk", g, wy)
-    yy = np.einsum("bn,bn->b", wy, dy)[:, None]
-    slope = gy / np.maximum(gg, 1e-300)
-    rss = np.maximum(yy - slope * gy, 1e-16 * yy + 1e-300)
-    return rss, slope, centre, np.broadcast_to(anchor, slope.shape)
+        total = w.sum(axis=1, keepdims=True)
+        g = g - np.einsum("bkn,bn->bk", g, w / total)[:, :, None]
+        y = y - (w / total * y).sum(axis=1, keepdims=True)
+    gg = np.einsum("bkn,bkn,bn->bk", g, g, w)
+    gy = (w * y) @ g[0].T if shared else np.einsum("bkn,bn->bk", g, w * y)
+    yy = (w * y * y).sum(axis=1, keepdims=True)
+    return np.asarray(yy - gy * (gy / np.maximum(gg, 1e-300)))
 
 
 def _blocks(n: int, size: int) -> Iterator[slice]:
     step = max(1, _BLOCK // max(size, 1))
-    for start in range(0, n, step):
+    for start in range(0, max(n, 1), step):  # one block, though empty, where there is nothing
         yield slice(start, min(start + step, n))

@@ -2,8 +2,8 @@
 
 A form is its *shape* g with derivatives in the nonlinear parameters theta, which are unconstrained (positive ones as
 logarithms), a grid of starts for theta, and whether the offset c is free. The linear coefficients a and c are never
-searched: they are solved for (see `farfield.leastsquares`). Every g falls towards the far end for ordinary parameters, so
-that a > 0 is a falling curve and a < 0 a rising one.
+searched: they are solved for (see `farfield.leastsquares`). In every form with a free offset g falls towards the far end, so
+that a > 0 is a falling curve and a < 0 a rising one (in the broken power laws, for ordinary parameters).
 
 x is measured in units of the last seen point, u = x / x_last, except in the forms whose literature definition depends on
 the unit (``scale_free=False``), which take x as it is.
@@ -86,6 +86,8 @@ def _logs(low: float, high: float, n: int) -> FloatArray:
     return np.linspace(np.log(low), np.log(high), n)
 
 
+_LOGS = (-300.0, 300.0)  # logarithms of g: its squares stay finite
+
 # -- shapes: u > 0, theta unconstrained ----------------------------------------------------------------------------------
 
 
@@ -145,7 +147,7 @@ def _log_log(x: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]
 
 def _vapour(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
     log_u, inverse = np.log(u), 1.0 / u
-    g = np.exp(np.clip(t[0] * inverse + t[1] * log_u, -600.0, 600.0))
+    g = np.exp(np.clip(t[0] * inverse + t[1] * log_u, *_LOGS))
     return g, [g * inverse, g * log_u]
 
 
@@ -191,7 +193,7 @@ def _broken_power(n_breaks: int) -> Shape:
             share = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
             log_g = log_g - slope * width * soft
             parts += [slope * share, -width * soft, -slope * width * (soft - share * z)]
-        g = np.exp(np.clip(log_g, -600.0, 600.0))
+        g = np.exp(np.clip(log_g, *_LOGS))
         return g, [g * d for d in parts]
 
     return shape
