@@ -44,9 +44,10 @@ def average_form(
     for rows in _blocks(len(batch), block):
         one = slice(0, 1) if shared else rows
         g = form.values(u[one][:, None, :], form.starts[None])
-        level = g.mean(axis=2, keepdims=True) if form.offset else 0.0
-        g = g - level  # sums of squares about a nearby level lose no digits
         weight, y = weights[rows], batch.y[rows]
+        # sums of squares about a nearby level lose no digits
+        level = g @ (weights[one, 0] / weights[one, 0].sum(axis=1, keepdims=True))[:, :, None] if form.offset else 0.0
+        g = g - level
         slope, constant, share = _fit_cells(form, g, weight, y, falling)
         total = share.sum(axis=2, keepdims=True)
         share = share / np.where(total > 0, total, np.nan)
@@ -68,17 +69,19 @@ def _fit_cells(
     weighted = weight * (y[:, None, :] - centre)
     gy, gg = weighted @ columns, weight @ (columns * columns)
     mean = np.zeros_like(gy)
+    # a shape that does not change over the points beyond rounding has no slope, and nothing to say
+    least = 1e-12 * gg + 1e-290
     if form.offset:
         mean = (weight @ columns) / total
         gg = np.maximum(gg - total * mean**2, 0.0)
+    varies = gg > least
     yy = (weighted * (y[:, None, :] - centre)).sum(axis=2, keepdims=True)
-    slope = gy / np.maximum(gg, 1e-300)
+    slope = np.where(varies, gy / np.where(varies, gg, 1.0), 0.0)
     rss = np.maximum(yy - slope * gy, 1e-12 * yy + 1e-300)
     freedom = np.maximum(total**2 / (weight**2).sum(axis=2, keepdims=True) - form.n_parameters, 1.0)
-    least = rss.min(axis=2, keepdims=True)
-    share = np.exp(np.maximum(-0.5 / _TEMPER * freedom * (rss / least - 1.0), -300.0))
+    share = np.exp(np.maximum(-0.5 / _TEMPER * freedom * (rss / rss.min(axis=2, keepdims=True) - 1.0), -300.0))
     if form.offset:
-        share = np.where((slope >= 0) == falling, share, 0.0)
+        share = np.where(slope > 0 if falling else slope < 0, share, 0.0)
     return slope, centre - slope * mean, share
 
 
