@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from farfield import checks
 from farfield.curves.forms import Form
 from farfield.errors import InputError
 from farfield.leastsquares import solve
@@ -111,8 +112,9 @@ def positions(batch: Batch, at: ArrayLike) -> FloatArray:
 class FitResult:
     """Least-squares fits of one form to a batch of curves.
 
-    theta : (n, p) transformed nonlinear parameters, beta : (n, q) linear coefficients (c,) a, cost : (n,) half the weighted
-    sum of squares or the Huber objective, converged : (n,)
+    theta : (n, p) transformed nonlinear parameters (`Form.parameters`), beta : (n, q) linear coefficients (c,) a, cost : (n,)
+    half the weighted sum of squares or the sum of Huber losses, converged : (n,), floor : (n,) what stands for c in forms
+    without one
     """
 
     form: Form
@@ -148,32 +150,49 @@ def fit_form(
 
     Parameters
     ----------
-    huber : residual size, in y, beyond which the loss is linear; None for least squares
+    n_starts : cells refined for each curve, at least 1; the best result of each curve is returned
+    huber : residual size, in y, beyond which the loss is linear, scalar or (n,), above 0; None for least squares
     floor : value an offset-free form decays to (or rises from), scalar or (n,): 0, or the chance level
+    max_iter, rtol : see `farfield.leastsquares.solve`
 
-    All curves and starts are refined together; the best start of each curve is returned.
+    Raises InputError for arguments outside these. Curves with fewer points than the form has parameters are fitted, exactly
+    as a rule; curves that did not converge are marked in `FitResult.converged`.
     """
-    base = np.broadcast_to(np.asarray(floor, dtype=np.float64), (len(batch),)).copy()
+    n_starts = checks.count("n_starts", n_starts)
+    base = _per_curve("floor", floor, len(batch))
+    limits = None if huber is None else _per_curve("huber", huber, len(batch))
+    if limits is not None and (limits <= 0).any():
+        raise InputError(f"huber is {limits.min():g}; allowed: above 0, in the unit of y")
     target = batch.y - (0.0 if form.offset else base[:, None])
     parts = []
     for rows in _blocks(len(batch), len(form.starts) * batch.x.shape[1]):
         sub = batch.take(rows)
         rss = _grid_costs(form, sub, target[rows])
         k = min(n_starts, rss.shape[1])
-        best = np.argpartition(rss, k - 1, axis=1)[:, :k] if k < rss.shape[1] else np.tile(np.arange(k), (len(sub), 1))
-        theta = form.starts[best].reshape(len(sub) * k, -1)
+        theta = form.starts[np.argsort(rss, axis=1, kind="stable")[:, :k]].reshape(len(sub) * k, -1)
         u = np.repeat(sub.units(form, sub.x), k, axis=0)
-        y, w = np.repeat(target[rows], k, axis=0), np.repeat(sub.weight, k, axis=0)
-        limit = huber if huber is None or np.ndim(huber) == 0 else np.repeat(np.asarray(huber)[rows], k)
         found = solve(
             lambda t, r, u=u: form.basis(u[r], t),  # type: ignore[misc]
-            theta, y, w, bounds=(form.lower, form.upper), huber=limit, max_iter=max_iter, rtol=rtol,
-        )  # fmt: skip
+            theta,
+            np.repeat(target[rows], k, axis=0),
+            np.repeat(sub.weight, k, axis=0),
+            bounds=(form.lower, form.upper),
+            huber=None if limits is None else np.repeat(limits[rows], k),
+            max_iter=max_iter,
+            rtol=rtol,
+        )
         cost = np.where(np.isfinite(found.cost), found.cost, np.inf).reshape(len(sub), k)
         pick = np.arange(len(sub)) * k + cost.argmin(axis=1)
         parts.append((found.theta[pick], found.beta[pick], found.cost[pick], found.converged[pick]))
     theta, beta, cost, converged = (np.concatenate(a) for a in zip(*parts, strict=True))
     return FitResult(form, batch, theta, beta, cost, converged, base)
+
+
+def _per_curve(name: str, value: ArrayLike, n: int) -> FloatArray:
+    given = checks.finite(name, value)
+    if given.shape not in ((), (n,)):
+        raise InputError(f"{name} has shape {given.shape}; allowed: one number, or ({n},), one a curve")
+    return np.broadcast_to(given, (n,)).copy()
 
 
 def _grid_costs(form: Form, batch: Batch, y: FloatArray) -> FloatArray:

@@ -118,17 +118,21 @@ def _stretched(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArra
     return g, [-z * g, -z * g * d * log_u]
 
 
-def _hill(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
+def _logistic(u: FloatArray, t: FloatArray, sign: float) -> tuple[FloatArray, list[FloatArray]]:
     d = np.exp(t[1])
     z = np.clip(d * (t[0] + np.log(u)), -600.0, 600.0)
-    g = 1.0 / (1.0 + np.exp(z))
-    slope = -g * (1.0 - g)
+    odds = np.exp(sign * z)
+    g = 1.0 / (1.0 + odds)
+    slope = -sign * g * (odds * g)  # odds g is 1 - g with all its digits
     return g, [slope * d, slope * z]
 
 
+def _hill(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
+    return _logistic(u, t, 1.0)
+
+
 def _rising_hill(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
-    g, (dk, dd) = _hill(u, t)
-    return 1.0 - g, [-dk, -dd]
+    return _logistic(u, t, -1.0)
 
 
 def _inverse_log(x: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
