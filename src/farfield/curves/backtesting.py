@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from farfield import checks
 from farfield.curves.analogues import LEAST_RUNS
 from farfield.curves.data import Curves, FloatArray, IntArray
 from farfield.curves.ensemble import ANNEALING, NAIVE
@@ -52,7 +53,7 @@ def backtest(
 
     Raises InputError where no run is long enough to be cut, or a reach is not above 1.
     """
-    asked = np.asarray(reaches, dtype=np.float64)
+    asked = checks.numbers("reaches", reaches)
     if asked.ndim != 1 or not asked.size or not (asked > 1.0).all():
         raise InputError(f"reaches is {list(reaches)}; allowed: numbers above 1, e.g. {REACHES}")
     forecaster = make_forecaster(method, level=level, estimate=estimate, lr_schedule=lr_schedule).fit(curves)
@@ -89,7 +90,7 @@ def scored(
             test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
             law, factor = calibrate(evidence.take(train), centre[train], scale[train], context.metric, forecaster.level)
             ours = law.predictive(
-                evidence.features[test], evidence.kinds[test], centre[test], scale[test], lower=lower[test, 0], upper=upper[test, 0]
+                evidence.runs.take(test), centre[test], scale[test], lower=lower[test, 0], upper=upper[test, 0]
             ).rescaled(factor)
             table[OURS][test] = _columns(ours, truth[test])
             for name, member in BASELINES.items():

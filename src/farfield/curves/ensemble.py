@@ -25,13 +25,13 @@ ANNEALING = "annealing"  # joins the members where schedules are known
 
 _TAILS = (0.5, 0.7, 0.85)
 # share of a member ~ product over tails of (error + floor)^-_SHARPNESS
-_SHARPNESS = 0.3
+_SHARPNESS = 0.25
 # weight of a point ~ (x / x_last)^_RECENCY: a form need not be right at the beginning to be right at the end
-_RECENCY = 0.5
+_RECENCY = 2.5
+# where the schedule is known, what is left is noise about a slow trend, and takes the whole curve to average out
+_RECENCY_SCHEDULED = 0.5
 # positions, as shares of the last x, at which the seen curve is described
 _FALL = 2.0
-# runs with different schedules ahead are not alike, whatever their curves: weight of the schedule in likeness
-_SCHEDULE = 4.0
 _PROFILE = np.array([0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06])
 
 
@@ -40,7 +40,9 @@ class Outlook:
     """What n curves' own seen parts say about m positions each.
 
     members : (n_members,) names; values : (n, n_members, m); weights : (n, n_members), rows sum to 1
-    centre, scale : (n, m); features : (n, n_features) description of the seen curve, by which alike runs are found
+    centre, scale : (n, m)
+    features : (n, n_features) description of the seen curve, by which alike runs are found
+    course : (n, 3) learning rate now and at the last position over its peak, and whether they are unknown; zeros without any
     """
 
     members: tuple[str, ...]
@@ -49,6 +51,7 @@ class Outlook:
     centre: FloatArray
     scale: FloatArray
     features: FloatArray
+    course: FloatArray
 
 
 def outlook(batch: Batch, at: FloatArray, metric: Metric, members: tuple[str, ...] = AUTO, drive: Drive | None = None) -> Outlook:
@@ -66,26 +69,27 @@ def outlook(batch: Batch, at: FloatArray, metric: Metric, members: tuple[str, ..
     hidden = (index >= kept[:, :, None]) & (batch.weight > 0)[:, None, :]
     square = np.where(hidden[:, None], (back - batch.y[:, None, None, :]) ** 2, 0.0).sum(axis=3)
     tail = np.sqrt(square / hidden.sum(axis=2)[:, None, :])  # (n, members, tails)
+    if drive is not None and members[-1] == ANNEALING:
+        tail[~drive.known, -1] = np.nan  # no member where the schedule is unknown, whatever is known of other runs
     rows = np.arange(len(batch))
     last = batch.y[rows, count - 1]
     # errors below a tenth of the typical one are luck; a constant curve has none at all
-    floor = 0.1 * np.median(tail, axis=(1, 2)) + 1e-9 * np.abs(batch.y).max(axis=1) + 1e-300
+    floor = 0.1 * np.nanmedian(tail, axis=(1, 2)) + 1e-9 * np.abs(batch.y).max(axis=1) + 1e-300
     log_tail = np.log(tail + floor[:, None, None])
     power = -_SHARPNESS * log_tail.sum(axis=2)
-    weights = np.exp(power - power.max(axis=1, keepdims=True))
+    weights = np.nan_to_num(np.exp(power - np.nanmax(power, axis=1, keepdims=True)))
     weights /= weights.sum(axis=1, keepdims=True)
     centre = np.einsum("bj,bjm->bm", weights, values)
     disagreement = np.sqrt(np.einsum("bj,bjm->bm", weights, (values - centre[:, None, :]) ** 2))
-    typical = np.exp(log_tail.min(axis=1).mean(axis=1))
+    typical = np.exp(np.nanmin(log_tail, axis=1).mean(axis=1))
     change = centre - last[:, None]
     scale = np.abs(change) + disagreement + typical[:, None]
     if drive is not None:
         # what a fall of the rate will bring is not in the curve's own past: as uncertain as the noise it will quiet
         scale = scale + _FALL * typical[:, None] * np.nan_to_num(drive.fall, nan=1.0)
     features = _features(batch, metric, change[:, -1], disagreement[:, -1], scale[:, -1])
-    if drive is not None:
-        features = np.column_stack([features, _SCHEDULE * _schedule_features(drive)])
-    return Outlook(members, values, weights, centre, scale, features)
+    course = np.zeros((len(batch), 3)) if drive is None else _course(drive)
+    return Outlook(members, values, weights, centre, scale, features, course)
 
 
 def _features(batch: Batch, metric: Metric, change: FloatArray, disagreement: FloatArray, scale: FloatArray) -> FloatArray:
@@ -103,7 +107,7 @@ def _features(batch: Batch, metric: Metric, change: FloatArray, disagreement: Fl
     return np.column_stack([relative, last, np.log(scale), np.log(count)])
 
 
-def _schedule_features(drive: Drive) -> FloatArray:
+def _course(drive: Drive) -> FloatArray:
     """(n, 3): rate now, rate at the last position, whether neither is known."""
     known = drive.known
     return np.column_stack([np.where(known, drive.now, 0.0), np.where(known, drive.then[:, -1], 0.0), np.where(known, 0.0, 1.0)])
@@ -127,7 +131,8 @@ def _forecasts(
     y = batch.y[:, None, :]
     length = begins.sum(axis=2)
     last = np.take_along_axis(batch.y, length - 1, axis=1)
-    recency = (batch.x / batch.last[:, None]) ** _RECENCY
+    memory = np.full(n, _RECENCY) if drive is None else np.where(drive.known, _RECENCY_SCHEDULED, _RECENCY)
+    recency = (batch.x / batch.last[:, None]) ** memory[:, None]
     weights = begins * (batch.weight * recency)[:, None, :]
     ahead = np.empty((n, len(members), m))
     back = np.empty((n, len(members), begins.shape[1] - 1, batch.x.shape[1]))

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from farfield.curves.analogues import ErrorLaw, Evidence, conformal_factor
+from farfield import checks
+from farfield.curves.analogues import Description, ErrorLaw, Evidence, conformal_factor, within
 from farfield.curves.binning import binned
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.drive import Drive
@@ -26,11 +27,12 @@ from farfield.errors import InputError, unknown_name
 from farfield.predictive import Mixture
 
 LEAST_POINTS = 3
+LARGEST = 1e100
 SHARES = np.array([0.25, 0.5, 0.75, 1.0])
 # step of log(log(reach)) to which reaches are rounded
 _REACH_STEP = 0.1
 _LEAST_REACH = 1.02
-MOST_CONTEXT = 4000
+MOST_CONTEXT = 8000
 # a schedule nobody knows, and no evidence to say what usually follows: wider by half
 _UNKNOWN_SCHEDULE = 1.5
 
@@ -42,7 +44,7 @@ class Look:
     at: FloatArray
     outlook: Outlook
     reach: FloatArray
-    kinds: IntArray
+    runs: Description
     noise: FloatArray
     fall: FloatArray
 
@@ -76,13 +78,17 @@ class EnsembleForecaster:
     target : ``logged`` value or ``latent`` curve (they differ for long logs, which are binned)
     lr_schedule : schedule of every run (`farfield.curves.schedules.parse_schedule`); None to read it from the runs
 
-    Raises InputError for unknown members or estimates.
+    Raises InputError for no or unknown members, and for an unknown estimate, target or schedule.
     """
 
     def __init__(
         self, members: tuple[str, ...] = AUTO, *, level: float = 0.8, estimate: str = "final", target: str = "logged",
         lr_schedule: str | None = None,
     ) -> None:  # fmt: skip
+        if not members:
+            raise InputError(f"members is empty; allowed: one or more of {', '.join((*NAIVE, *FORMS))}")
+        checks.level("level", level)
+        checks.choice("target", target, ("logged", "latent"))
         self.members = tuple(m if m in NAIVE else get_form(m).name for m in members)
         self.level, self.estimate, self.target, self.lr_schedule = level, estimate, target, lr_schedule
         parse_estimate(estimate)
@@ -98,11 +104,12 @@ class EnsembleForecaster:
 
     def fit(self, curves: Curves) -> Self:
         """Learn from other runs; those that diverged or are too short are left out."""
-        keep = (curves.lengths >= LEAST_POINTS + 1) & (curves.column("status").to_numpy() != "diverged")
+        keep = (curves.lengths >= LEAST_POINTS + 1) & (curves.column("status").to_numpy() != "diverged") & ~too_large(curves)
         rows = np.flatnonzero(keep)
         if rows.size > MOST_CONTEXT:
             rows = np.sort(np.random.default_rng(0).choice(rows, MOST_CONTEXT, replace=False))
         self._context = curves.take(rows)
+        _check_bounds(self._context)
         self._evidence, self._laws = {}, {}
         return self
 
@@ -111,10 +118,10 @@ class EnsembleForecaster:
 
         Raises InputError where a run has fewer than 3 points or `at` does not lie beyond its last point.
         """
-        positions = np.asarray(at, dtype=np.float64)
+        positions = checks.numbers("at", at)
         if positions.ndim == 1:
             positions = np.broadcast_to(positions, (len(curves), positions.size))
-        if positions.ndim != 2 or len(positions) != len(curves):
+        if positions.ndim != 2 or len(positions) != len(curves) or not positions.shape[1]:
             raise InputError(f"at has shape {np.shape(at)}; allowed: (n_at,) or ({len(curves)}, n_at)")
         columns = [self.predict_path(curves, positions[:, j], np.ones(1)).predictive for j in range(positions.shape[1])]
         return _side_by_side(columns)
@@ -126,7 +133,6 @@ class EnsembleForecaster:
         self._check(curves, end)
         look = self.look(curves, end, shares)
         n, m = len(curves), shares.size
-        metric = curves.metric
         k = 0
         parts: list[tuple[IntArray, FloatArray, FloatArray, FloatArray]] = []
         calibrated = np.zeros(n, dtype=bool)
@@ -143,23 +149,23 @@ class EnsembleForecaster:
             values, weights, widths = (
                 np.stack(a, axis=1)
                 for a in zip(
-                    *(law.errors(look.outlook.features[rows], look.kinds[rows], np.full(rows.size, s)) for s in shares),
+                    *(law.errors(look.runs.take(rows), np.full(rows.size, s)) for s in shares),
                     strict=True,
                 )
             )
             parts.append((rows, *_stretched(values, weights, widths, widen)))
             k = max(k, values.shape[2])
+        lower, upper = self.bounds(curves)
         loc, scale, weight = np.zeros((n, m, k)), np.ones((n, m, k)), np.zeros((n, m, k))
         for rows, values, weights, widths in parts:
             width = values.shape[2]
             centre, unit = look.outlook.centre[rows][:, :, None], look.outlook.scale[rows][:, :, None]
-            loc[rows, :, :width] = np.clip(centre + unit * values, metric.lower, metric.upper)
             spread = unit * widths
             if self.target == "logged":
                 spread = np.hypot(spread, look.noise[rows][:, None, None] * self._noise_left())
-            scale[rows, :, :width] = np.maximum(spread, 1e-12 * (1.0 + np.abs(centre)))
+            low, high = lower[rows][:, :, None], upper[rows][:, :, None]
+            loc[rows, :, :width], scale[rows, :, :width] = within(centre + unit * values, spread, unit, low, high)
             weight[rows, :, :width] = weights
-        lower, upper = self.bounds(curves)
         predictive = Mixture(weight, loc, scale, lower=np.repeat(lower, m, axis=1), upper=np.repeat(upper, m, axis=1))
         return Predicted(look.at, predictive, look.outlook, calibrated, n_runs, n_groups, look.fall)
 
@@ -174,7 +180,8 @@ class EnsembleForecaster:
             drive = Drive.of(schedules_of(curves, self.lr_schedule), batch, at)
         seen = outlook(batch, at, curves.metric, self.members, drive)
         fall = np.full(len(curves), np.nan) if drive is None else drive.fall[:, -1]
-        return Look(at - batch.shift[:, None], seen, reach, kinds_of(curves, self._context), data.noise, fall)
+        runs = Description(seen.features, seen.course, kinds_of(curves, self._context))
+        return Look(at - batch.shift[:, None], seen, reach, runs, data.noise, fall)
 
     def evidence(self, reach: float) -> tuple[Evidence, Look, Curves]:
         """Errors of the context's runs, cut so that their last point lies at `reach`; also their outlook and cut curves."""
@@ -192,40 +199,30 @@ class EnsembleForecaster:
         rows = np.flatnonzero((cut.lengths >= LEAST_POINTS) & (cut.lengths < context.lengths))
         context, cut, last = context.take(rows), cut.take(rows), last[rows]
         if not rows.size:
-            none = np.zeros((0, 0))
-            empty = Evidence(none, np.zeros((0, 0), dtype=np.int64), np.zeros((0, SHARES.size)), np.zeros(0, np.int64), SHARES)
-            blank = Outlook(self.members, np.zeros((0, 0, 0)), none, none, none, none)
-            return empty, Look(none, blank, np.zeros(0), empty.kinds, np.zeros(0), np.zeros(0)), cut
+            return _no_evidence(self.members), _no_look(self.members), cut
         look = self.look(cut, last, SHARES)
-        truth = self._truth(context, cut, look)
+        truth = self._truth(context, look)
         errors = (truth - look.outlook.centre) / look.outlook.scale
-        return Evidence(look.outlook.features, look.kinds, errors, groups_of(context), SHARES), look, cut
+        return Evidence(look.runs, errors, groups_of(context), SHARES), look, cut
 
     def _law(self, reach: float, asked: Curves) -> tuple[ErrorLaw, float]:
         """The law of errors at `reach` from the context, and the factor that makes its intervals cover; cached."""
         if reach not in self._laws:
             if self._context is None or not len(self._context):
-                nothing = np.zeros((0, 0), dtype=np.int64)
-                evidence = Evidence(np.zeros((0, 0)), nothing, np.zeros((0, SHARES.size)), np.zeros(0, dtype=np.int64), SHARES)
-                self._laws[reach] = (ErrorLaw.fit(evidence), 1.0)
+                self._laws[reach] = (ErrorLaw.fit(_no_evidence(self.members)), 1.0)
             else:
                 evidence, look, cut = self.evidence(reach)
                 seen = look.outlook
                 self._laws[reach] = calibrate(evidence, seen.centre[:, -1], seen.scale[:, -1], cut.metric, self.level)
         return self._laws[reach]
 
-    def _truth(self, whole: Curves, cut: Curves, look: Look) -> FloatArray:
-        """(n, n_shares) what each context run really did at the shares of the log reach: the estimate at the last of them."""
-        shift = _shift(cut)
-        first, last = cut.last_x + shift, whole.last_x + shift
-        at = first[:, None] * (last / first)[:, None] ** SHARES - shift[:, None]
-        truth = np.empty(at.shape)
+    def _truth(self, whole: Curves, look: Look) -> FloatArray:
+        """(n, n_shares) what each context run really did where it is looked at: the estimate at the last of the positions."""
+        truth = np.empty(look.at.shape)
         for i in range(len(whole)):
             points = whole.points(i)
-            x, y = whole.x[points], whole.y[points]
-            truth[i] = np.interp(at[i], x, y)
-            if self.estimate != "final" or self.target == "latent":
-                truth[i, -1] = estimate_of(y, self.estimate, self.target, whole.metric)
+            truth[i] = np.interp(look.at[i], whole.x[points], whole.y[points])
+            truth[i, -1] = estimate_of(whole.y[points], self.estimate, self.target, whole.metric)
         return truth
 
     def _noise_left(self) -> float:
@@ -242,14 +239,15 @@ class EnsembleForecaster:
     def bounds(self, curves: Curves) -> tuple[FloatArray, FloatArray]:
         """(n, 1) bounds of what is forecast: the metric's, and for ``best`` the best value already seen."""
         n = len(curves)
-        lower, upper = np.full((n, 1), curves.metric.lower), np.full((n, 1), curves.metric.upper)
+        lower, upper = np.full((n, 1), float(curves.metric.lower)), np.full((n, 1), float(curves.metric.upper))
         if self.estimate == "best" and n:
             if curves.metric.goal == "min":
                 upper[:, 0] = np.minimum.reduceat(curves.y, curves.offsets[:-1])
             else:
                 lower[:, 0] = np.maximum.reduceat(curves.y, curves.offsets[:-1])
-            same = ~(lower < upper)
-            lower[same] -= 1e-9 + 1e-9 * np.abs(lower[same])
+            # a best value at the bound of the metric leaves no room: the least that a distribution needs
+            room = np.where(lower < upper, 0.0, 1e-15 * np.abs(lower) + 1e-290)
+            return (lower, upper + room) if curves.metric.goal == "min" else (lower - room, upper)
         return lower, upper
 
     def _check(self, curves: Curves, end: FloatArray) -> None:
@@ -257,10 +255,32 @@ class EnsembleForecaster:
         if short.any():
             name = curves.runs[int(np.argmax(short))]
             raise InputError(f"run {name!r} has {int(curves.lengths[short][0])} points; a forecast needs at least {LEAST_POINTS}")
+        wild = too_large(curves)
+        if wild.any():
+            name = curves.runs[int(np.argmax(wild))]
+            raise InputError(f"run {name!r} has values beyond {LARGEST:g}; leave it out, or give it the status 'diverged'")
+        _check_bounds(curves)
         near = ~(end > curves.last_x)
         if near.any():
             i = int(np.argmax(near))
             raise InputError(f"at {end[i]:g} does not lie beyond the last point of run {curves.runs[i]!r}, {curves.last_x[i]:g}")
+
+
+def too_large(curves: Curves) -> NDArray[np.bool_]:
+    """(n_runs,) whether a run has values whose squares are not safely floats: it has diverged, whatever its status says."""
+    wild: NDArray[np.bool_] = np.bincount(curves.run_index[np.abs(curves.y) > LARGEST], minlength=len(curves)) > 0
+    return wild
+
+
+def _check_bounds(curves: Curves) -> None:
+    metric = curves.metric
+    outside = (curves.y < metric.lower) | (curves.y > metric.upper)
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise InputError(
+            f"run {curves.runs[curves.run_index[i]]!r} has the value {curves.y[i]:g}; {metric.name!r} is said to lie in "
+            f"[{metric.lower:g}, {metric.upper:g}]: correct the bounds of the metric or the value"
+        )
 
 
 def _side_by_side(columns: list[Mixture]) -> Mixture:
@@ -280,10 +300,18 @@ def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric:
     law = ErrorLaw.fit(evidence)
     if not law.calibrates:
         return law, 1.0
-    held_out = law.predictive(
-        evidence.features, evidence.kinds, centre, scale, exclude=evidence.groups, lower=metric.lower, upper=metric.upper
-    )
+    held_out = law.predictive(evidence.runs, centre, scale, exclude=evidence.groups, lower=metric.lower, upper=metric.upper)
     return law, conformal_factor(held_out, centre + scale * evidence.errors[:, -1], level)
+
+
+def _no_look(members: tuple[str, ...]) -> Look:
+    none, at = np.zeros((0, 0)), np.zeros((0, SHARES.size))
+    outlook = Outlook(members, np.zeros((0, len(members), SHARES.size)), np.zeros((0, len(members))), at, at, none, none)
+    return Look(at, outlook, np.zeros(0), Description(none, none, np.zeros((0, 0), dtype=np.int64)), np.zeros(0), np.zeros(0))
+
+
+def _no_evidence(members: tuple[str, ...]) -> Evidence:
+    return Evidence(_no_look(members).runs, np.zeros((0, SHARES.size)), np.zeros(0, dtype=np.int64), SHARES)
 
 
 def _stretched(

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from farfield import checks
 from farfield.curves.backtesting import scored
 from farfield.curves.data import Curves, FloatArray, IntArray
-from farfield.curves.forecaster import LEAST_POINTS, EnsembleForecaster, Predicted, groups_of, make_forecaster
+from farfield.curves.forecaster import LEAST_POINTS, EnsembleForecaster, Predicted, groups_of, make_forecaster, too_large
 from farfield.curves.results import Backtest, Calibration, Forecast, ForecastStatus, seen_estimate
 from farfield.curves.schedule_sources import schedules_of
 from farfield.errors import InputError
@@ -71,7 +71,8 @@ def forecast(
     known = curves if context is None else joined(curves, context)
     forecaster.fit(known)
     at = horizons(curves, to)
-    status = _first_status(curves, at)
+    status = _first_status(curves, at, to is None)
+    at = np.where([s is ForecastStatus.FINISHED for s in status] & ~np.isfinite(at), curves.last_x, at)
     rows = np.flatnonzero([s is ForecastStatus.CONTINUE for s in status])
     shares = np.arange(1, N_PATH + 1) / N_PATH
     n = len(curves)
@@ -109,7 +110,7 @@ def horizons(curves: Curves, to: ArrayLike | None) -> FloatArray:
     """(n_runs,) where each run is forecast: `to`, or its planned end; NaN where neither is known."""
     if to is None:
         return curves.column("planned_end").cast(float).fill_null(np.nan).to_numpy().astype(np.float64)
-    asked = np.asarray(to, dtype=np.float64)
+    asked = checks.numbers("to", to)
     if asked.ndim > 1 or (asked.ndim == 1 and asked.shape != (len(curves),)):
         raise InputError(f"to has shape {asked.shape}; allowed: one x, or ({len(curves)},), one a run")
     if asked.ndim == 0 and not np.isfinite(asked):
@@ -127,18 +128,20 @@ def joined(curves: Curves, context: Curves) -> Curves:
     return curves.concat(context)
 
 
-def _first_status(curves: Curves, at: FloatArray) -> list[ForecastStatus]:
-    """What can be told before any forecast; CONTINUE where one is to be made."""
+def _first_status(curves: Curves, at: FloatArray, planned: bool) -> list[ForecastStatus]:
+    """What can be told before any forecast; CONTINUE where one is to be made. `planned`: `at` is each run's planned end."""
     out = []
-    last = curves.last_x
+    last, wild = curves.last_x, too_large(curves)
     for i, state in enumerate(curves.column("status")):
-        if state == "diverged":
+        if state == "diverged" or wild[i]:
             out.append(ForecastStatus.DIVERGED)
         elif curves.lengths[i] < LEAST_POINTS:
             out.append(ForecastStatus.TOO_SHORT)
+        elif planned and state == "finished":
+            out.append(ForecastStatus.FINISHED)
         elif not np.isfinite(at[i]):
             out.append(ForecastStatus.NO_END)
-        elif last[i] >= at[i] * (1 - 1e-9):
+        elif last[i] >= at[i] - 1e-9 * abs(at[i]):
             out.append(ForecastStatus.FINISHED)
         else:
             out.append(ForecastStatus.CONTINUE)
@@ -171,7 +174,7 @@ def _p_best(
     done = np.array([s is ForecastStatus.FINISHED for s in status])
     field = np.flatnonzero(open_ | done)
     ends = np.where(done, curves.last_x, at)[field]
-    if compare == "same" and np.ptp(ends) > 0.01 * ends.max():
+    if compare == "same" and np.ptp(ends) > 0.01 * np.abs(ends).max():
         return None, "the runs end at different x; --compare own-end compares each at its own end"
     draws = np.empty((_DRAWS, field.size))
     g = generator(rng)
@@ -187,9 +190,10 @@ def _p_best(
             draws[:, column] = np.interp(uniform[:, column], levels, table[:, j])
     for column in np.flatnonzero(done[field]):
         draws[:, column] = seen_estimate(curves.y[curves.points(int(field[column]))], estimate, curves.metric)
-    best = draws.argmin(axis=1) if curves.metric.goal == "min" else draws.argmax(axis=1)
+    extreme = draws.min(axis=1) if curves.metric.goal == "min" else draws.max(axis=1)
+    best = draws == extreme[:, None]
     out = np.full(len(curves), np.nan)
-    out[field] = np.bincount(best, minlength=field.size) / _DRAWS
+    out[field] = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)  # runs that tie share the draw
     return out, ""
 
 
