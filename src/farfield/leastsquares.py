@@ -59,7 +59,8 @@ def project(phi: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[FloatAr
     phi : (b, q, n) basis, y : (b, n), weight : (b, n) >= 0 (0 leaves a point out)
 
     Returns beta (b, q), the weighted residual ``sqrt(w) (y - beta phi)`` (b, n) and the orthonormal basis (b, q, n) of the
-    weighted columns. A column that depends on the earlier ones gets coefficient 0 and an empty place in the basis.
+    weighted columns. A column that depends on the earlier ones gets coefficient 0 and an empty place in the basis; one that
+    holds NaN makes its problem's results NaN.
     """
     root = np.sqrt(weight)
     columns = phi * root[:, None, :]
@@ -76,7 +77,7 @@ def project(phi: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[FloatAr
                 upper[:, i, j] += share
                 v -= share[:, None] * basis[:, i]
         length = np.sqrt(np.einsum("bn,bn->b", v, v))
-        dependent = ~(length > 1e-13 * size[:, j])
+        dependent = length <= 1e-13 * size[:, j]
         upper[:, j, j] = np.where(dependent, np.inf, length)
         basis[:, j] = np.where(dependent[:, None], 0.0, v / np.where(dependent, 1.0, length)[:, None])
     residual = y * root
@@ -244,8 +245,8 @@ def solve(
         gain = np.where(better, s.half - half, 0.0)
         ratio = gain / np.maximum(expected, 1e-300)
         s.damping *= np.where(better, np.maximum(0.1, 1.0 - (2.0 * np.minimum(ratio, 1.0) - 1.0) ** 3), s.growth)
-        s.damping = np.maximum(s.damping, 1e-12)
-        s.growth = np.where(better, 2.0, 2.0 * s.growth)
+        s.damping = np.clip(s.damping, 1e-12, 1e10)
+        s.growth = np.where(better, 2.0, np.minimum(2.0 * s.growth, 1e3))
         # a promise that steps of any length do not keep: the far end of a form that saturates
         s.stuck = np.maximum(np.abs(expected), gain) <= _WORTH * rtol * s.half
         s.stuck |= ~better & ((s.damping > 1e8) | (np.abs(step).max(axis=1, initial=0.0) < 1e-12))
