@@ -110,6 +110,11 @@ def test_a_million_points_take_less_than_a_second() -> None:
     assert found.noise[0] == pytest.approx(0.1, rel=0.01)
 
 
+def test_points_next_to_zero_are_lifted_to_where_powers_are_numbers() -> None:
+    batch = binned(from_runs({"a": ([1e-320, 1e-100, 1.0, 2.0], [4, 3, 2, 1]), "b": ([1e-25, 1e-3, 1.0, 2.0], [4, 3, 2, 1])})).batch
+    assert_close(batch.x / 2.0, [[1e-30, 1e-30, 0.5, 1.0], [5e-26, 5e-4, 0.5, 1.0]])
+
+
 def test_no_runs_and_constant_runs() -> None:
     assert binned(from_runs({})).noise.shape == (0,)
     flat = binned(from_runs({"flat": (np.arange(500.0), np.full(500, 0.7))}))

@@ -7,7 +7,7 @@ scatter is measured once (`Binned.noise`) and goes back into forecasts of logged
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from farfield.curves.fit import Batch
 # curves up to this many points are left as they are
 MOST_POINTS = 96
 _BINS = 64
+# share of the last x below which points count as lying there: powers of smaller ones are no floats
+_LEAST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def binned(curves: Curves) -> Binned:
         points = curves.points(int(i))
         bx, by, noise[i] = _bin(curves.x[points], curves.y[points])
         x[i, : bx.size], y[i, : bx.size], w[i, : bx.size] = bx, by, 1.0
-    return Binned(Batch.from_padded(x, y, w), noise)
+    batch = Batch.from_padded(x, y, w)
+    return Binned(replace(batch, x=np.maximum(batch.x, _LEAST * batch.last[:, None])), noise)
 
 
 def _bin(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray, float]:
