@@ -24,6 +24,7 @@ LEAST_RUNS, LEAST_GROUPS = 20, 3
 # fifths of the scaled errors of the example runs, and of two public collections of curves, lie within 0.58 at any reach
 _PRIOR_RUNS = 4.0
 _PRIOR_SCALE = 0.31
+_PRIOR_KERNEL = 0.4 * _PRIOR_SCALE
 _LEVELS = (np.arange(15) + 0.5) / 15
 _PRIOR_ERRORS = _PRIOR_SCALE * (2 * _LEVELS - 1) / np.sqrt(2 * _LEVELS * (1 - _LEVELS))
 _BANDWIDTH = 0.6
@@ -100,24 +101,39 @@ class ErrorLaw:
         return len(self.evidence) >= LEAST_RUNS and np.unique(self.evidence.groups).size >= LEAST_GROUPS
 
     def errors(
-        self, runs: Description, share: FloatArray, exclude: IntArray | None = None
+        self, runs: Description, shares: FloatArray, exclude: IntArray | None = None
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Weighted errors for new runs: values, weights and kernel widths, each (n, k).
+        """Weighted errors for new runs: values (n, m, k), weights (n, k) and kernel widths (n, m, k).
 
-        share : (n,) of the log reach, in (0, 1]; exclude : (n,) group code whose runs may not inform the row
+        shares : (m,) of the log reach, in (0, 1]; exclude : (n,) group code whose runs may not inform the row
         """
-        n = len(runs)
-        prior = np.broadcast_to(_PRIOR_ERRORS, (n, _PRIOR_ERRORS.size))
-        size = len(self.evidence)
-        if not size:
-            return prior, np.full(prior.shape, 1.0 / prior.shape[1]), np.full(prior.shape, 0.4 * _PRIOR_SCALE)
-        place, known = self._place(runs), self._place(self.evidence.runs)
+        n, m = len(runs), shares.size
+        prior = np.broadcast_to(_PRIOR_ERRORS, (n, m, _PRIOR_ERRORS.size))
+        even, kernel = np.full((n, _PRIOR_ERRORS.size), 1.0 / _PRIOR_ERRORS.size), np.full(prior.shape, _PRIOR_KERNEL)
+        if not len(self.evidence):
+            return prior, even, kernel
+        near, weight, trust = self._neighbours(runs, exclude)
+        value = self._at_shares(near, shares)
+        effective = 1.0 / np.maximum((weight**2).sum(axis=1), 1e-12)
+        width = 0.5 * _weighted_spread(value, weight[:, None, :]) * effective[:, None, None] ** -0.2 + 1e-3
+        return (
+            np.concatenate([value, prior], axis=2),
+            np.concatenate([trust[:, None] * weight, (1.0 - trust)[:, None] * even], axis=1),
+            np.concatenate([np.broadcast_to(width, value.shape), kernel], axis=2),
+        )
+
+    def _neighbours(self, runs: Description, exclude: IntArray | None) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Most alike runs (n, k) of the evidence, their weights (n, k), and (n,) how far the evidence is trusted."""
+        n, size = len(runs), len(self.evidence)
         k = int(min(N_NEIGHBOURS, max(10, size // 3), size))
-        near = np.empty((n, k), dtype=np.int64)
-        distance = np.empty((n, k))
-        for start in range(0, n, 512):
-            rows = slice(start, start + 512)
-            square = (place[rows] ** 2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2.0 * place[rows] @ known.T
+        place, known = self._place(runs), self._place(self.evidence.runs)
+        norm = (known**2).sum(axis=1)
+        near, distance = np.empty((n, k), dtype=np.int64), np.empty((n, k))
+        for start in range(0, n, 256):
+            rows = slice(start, start + 256)
+            square = place[rows] @ (-2.0 * known.T)
+            square += norm
+            square += (place[rows] ** 2).sum(axis=1)[:, None]
             for column in range(runs.kinds.shape[1]):
                 other = runs.kinds[rows, None, column] != self.evidence.runs.kinds[:, column]
                 square += _KIND / runs.kinds.shape[1] * other
@@ -127,47 +143,39 @@ class ErrorLaw:
             near[rows] = index
             distance[rows] = np.sqrt(np.maximum(np.take_along_axis(square, index, axis=1), 0.0))
         finite = np.isfinite(distance)
-        reach = np.where(finite, distance, 0.0).max(axis=1, keepdims=True) + 1e-12
-        weight = np.where(finite, np.exp(-0.5 * (np.where(finite, distance, 0.0) / (_BANDWIDTH * reach)) ** 2), 0.0)
+        distance = np.where(finite, distance, 0.0)
+        farthest = distance.max(axis=1, keepdims=True) + 1e-12
+        weight = np.where(finite, np.exp(-0.5 * (distance / (_BANDWIDTH * farthest)) ** 2), 0.0)
         total = weight.sum(axis=1, keepdims=True)
-        weight /= np.where(total > 0, total, 1.0)
-        value = self._at_share(near, share)
         available = finite.sum(axis=1) / k * size
-        trust = (available / (available + _PRIOR_RUNS))[:, None]
-        effective = 1.0 / np.maximum((weight**2).sum(axis=1, keepdims=True), 1e-12)
-        kernel = 0.5 * _weighted_spread(value, weight) * effective**-0.2 + 1e-3
-        values = np.concatenate([value, prior], axis=1)
-        weights = np.concatenate([trust * weight, (1.0 - trust) * np.full(prior.shape, 1.0 / prior.shape[1])], axis=1)
-        widths = np.concatenate([np.broadcast_to(kernel, value.shape), np.full(prior.shape, 0.4 * _PRIOR_SCALE)], axis=1)
-        return values, weights, widths
+        return near, weight / np.where(total > 0, total, 1.0), available / (available + _PRIOR_RUNS)
 
     def _place(self, runs: Description) -> FloatArray:
         """(n, n_dimensions) coordinates in which likeness is distance."""
         features = np.clip((runs.features - self.centre) / self.spread, -4.0, 4.0)
         return np.concatenate([features, runs.course / _COURSE], axis=1)
 
-    def _at_share(self, near: IntArray, share: FloatArray) -> FloatArray:
-        """Errors of the runs `near` (n, k) at `share` (n,) of the log reach, linear between the known shares, 0 at 0."""
-        shares = np.concatenate([[0.0], self.evidence.shares])
+    def _at_shares(self, near: IntArray, shares: FloatArray) -> FloatArray:
+        """Errors (n, m, k) of the runs `near` (n, k) at `shares` (m,) of the log reach, linear between known ones, 0 at 0."""
+        known = np.concatenate([[0.0], self.evidence.shares])
         errors = np.concatenate([np.zeros((len(self.evidence), 1)), self.evidence.errors], axis=1)
-        right = np.clip(np.searchsorted(shares, share, side="left"), 1, shares.size - 1)
-        part = ((share - shares[right - 1]) / (shares[right] - shares[right - 1]))[:, None]
-        between: FloatArray = (1.0 - part) * errors[near, right[:, None] - 1] + part * errors[near, right[:, None]]
-        return between
+        right = np.clip(np.searchsorted(known, shares, side="left"), 1, known.size - 1)
+        part = (shares - known[right - 1]) / (known[right] - known[right - 1])
+        at = (1.0 - part) * errors[:, right - 1] + part * errors[:, right]
+        return np.swapaxes(at[near], 1, 2)
 
     def predictive(
-        self, runs: Description, centre: FloatArray, scale: FloatArray, *, share: FloatArray | None = None,
-        exclude: IntArray | None = None, lower: float | FloatArray = -np.inf, upper: float | FloatArray = np.inf,
+        self, runs: Description, centre: FloatArray, scale: FloatArray, *, exclude: IntArray | None = None,
+        lower: float | FloatArray = -np.inf, upper: float | FloatArray = np.inf,
     ) -> Mixture:  # fmt: skip
         """Predictive distributions of shape (n,) for runs with the outlook `centre`, `scale` (n,), before scaling.
 
         lower, upper : bounds, numbers or (n,)
         """
-        n = len(runs)
-        values, weights, widths = self.errors(runs, np.ones(n) if share is None else share, exclude)
-        low, high = (np.broadcast_to(b, (n,))[:, None] for b in (lower, upper))
+        values, weights, widths = self.errors(runs, np.ones(1), exclude)
+        low, high = (np.broadcast_to(b, (len(runs),))[:, None] for b in (lower, upper))
         unit = scale[:, None]
-        loc, width = within(centre[:, None] + unit * values, unit * widths, unit, low, high)
+        loc, width = within(centre[:, None] + unit * values[:, 0], unit * widths[:, 0], unit, low, high)
         return Mixture(weights, loc, width, lower=lower, upper=upper)
 
 
@@ -185,13 +193,17 @@ def within(
 
 
 def _weighted_spread(value: FloatArray, weight: FloatArray) -> FloatArray:
-    """(n, 1) interquartile range over that of a unit normal: outliers among the errors must not widen every kernel."""
-    order = np.argsort(value, axis=1)
-    ordered = np.take_along_axis(value, order, axis=1)
-    below = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
-    quartiles = [np.take_along_axis(ordered, (below >= q * below[:, -1:]).argmax(axis=1)[:, None], axis=1) for q in (0.25, 0.75)]
-    spread: FloatArray = (quartiles[1] - quartiles[0]) / 1.349
-    return spread
+    """(..., 1) interquartile range over that of a unit normal: outliers among the errors must not widen every kernel."""
+    low, high = (weighted_quantile(value, weight, q) for q in (0.25, 0.75))
+    return (high - low) / 1.349
+
+
+def weighted_quantile(value: FloatArray, weight: FloatArray, q: float) -> FloatArray:
+    """(..., 1) smallest of `value` (..., k) at which the share of `weight` (broadcast) reaches `q`."""
+    order = np.argsort(value, axis=-1)
+    below = np.cumsum(np.take_along_axis(np.broadcast_to(weight, value.shape), order, axis=-1), axis=-1)
+    first = (below >= q * below[..., -1:]).argmax(axis=-1)[..., None]
+    return np.take_along_axis(value, np.take_along_axis(order, first, axis=-1), axis=-1)
 
 
 def conformal_factor(predictive: Mixture, truth: FloatArray, level: float, weights: FloatArray | None = None) -> float:

@@ -67,9 +67,13 @@ def backtest(
 
 
 def scored(
-    forecaster: EnsembleForecaster, *, reaches: Sequence[float] | FloatArray = REACHES, n_boot: int = 300, rng: Seed = 0
-) -> Backtest | None:
-    """The backtest of a fitted forecaster on its own context; None where nothing can be scored."""
+    forecaster: EnsembleForecaster, *, reaches: Sequence[float] | FloatArray = REACHES, n_boot: int = 300,
+    most: int | None = None, rng: Seed = 0,
+) -> Backtest | None:  # fmt: skip
+    """The backtest of a fitted forecaster on its own context; None where nothing can be scored.
+
+    most : runs to score at each reach, whole groups drawn at random; None for all
+    """
     parts: list[pl.DataFrame] = []
     predictions: dict[str, list[FloatArray]] = {name: [] for name in (OURS, *BASELINES)}
     context = None
@@ -77,6 +81,9 @@ def scored(
         evidence, look, context = forecaster.evidence(float(reach))
         if np.unique(evidence.groups).size < 2:
             continue
+        if most is not None and len(evidence) > most:
+            some = _some_groups(evidence.groups, most)
+            evidence, look, context = evidence.take(some), look.take(some), context.take(some)
         folds = _folds(evidence.groups)
         seen = look.outlook
         centre, scale, truth = (
@@ -147,6 +154,14 @@ def _chosen(members: tuple[str, ...], values: FloatArray, truth: FloatArray, tra
         return None
     errors = np.abs(values[train][:, forms] - truth[train, None]).mean(axis=0)
     return forms[int(errors.argmin())]
+
+
+def _some_groups(groups: IntArray, most: int) -> IntArray:
+    """Rows of whole groups, drawn at random until there are `most` of them."""
+    names = np.random.default_rng(0).permutation(np.unique(groups))
+    size = np.bincount(groups)[names]
+    chosen = names[: max(2, int(np.searchsorted(np.cumsum(size), most, side="right")))]
+    return np.flatnonzero(np.isin(groups, chosen))
 
 
 def _folds(groups: IntArray) -> IntArray:

@@ -8,7 +8,7 @@ per cent of their logarithm, so that runs share the work; nothing else couples o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.analogues import Description, ErrorLaw, Evidence, conformal_factor, within
+from farfield.curves.analogues import Description, ErrorLaw, Evidence, conformal_factor, weighted_quantile, within
 from farfield.curves.binning import binned
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.drive import Drive
@@ -33,6 +33,8 @@ SHARES = np.array([0.25, 0.5, 0.75, 1.0])
 _REACH_STEP = 0.1
 _LEAST_REACH = 1.02
 MOST_CONTEXT = 8000
+# the factor is a quantile of the scores of so many held-out runs at most: more would not move it
+_MOST_CALIBRATION = 2000
 # a schedule nobody knows, and no evidence to say what usually follows: wider by half
 _UNKNOWN_SCHEDULE = 1.5
 
@@ -47,6 +49,12 @@ class Look:
     runs: Description
     noise: FloatArray
     fall: FloatArray
+
+    def take(self, rows: IntArray) -> Look:
+        """The named runs."""
+        o = self.outlook
+        outlook = Outlook(o.members, *(getattr(o, f.name)[rows] for f in fields(o)[1:]))
+        return Look(self.at[rows], outlook, self.reach[rows], self.runs.take(rows), self.noise[rows], self.fall[rows])
 
 
 @dataclass(frozen=True)
@@ -146,14 +154,10 @@ class EnsembleForecaster:
             widen = np.full(rows.size, factor)
             if not law.calibrates:
                 widen[np.isnan(look.fall[rows])] *= _UNKNOWN_SCHEDULE
-            values, weights, widths = (
-                np.stack(a, axis=1)
-                for a in zip(
-                    *(law.errors(look.runs.take(rows), np.full(rows.size, s)) for s in shares),
-                    strict=True,
-                )
-            )
-            parts.append((rows, *_stretched(values, weights, widths, widen)))
+            values, weights, widths = law.errors(look.runs.take(rows), shares)
+            median = weighted_quantile(values, weights[:, None, :], 0.5)
+            by = widen[:, None, None]
+            parts.append((rows, median + by * (values - median), weights, by * widths))
             k = max(k, values.shape[2])
         lower, upper = self.bounds(curves)
         loc, scale, weight = np.zeros((n, m, k)), np.ones((n, m, k)), np.zeros((n, m, k))
@@ -165,7 +169,7 @@ class EnsembleForecaster:
                 spread = np.hypot(spread, look.noise[rows][:, None, None] * self._noise_left())
             low, high = lower[rows][:, :, None], upper[rows][:, :, None]
             loc[rows, :, :width], scale[rows, :, :width] = within(centre + unit * values, spread, unit, low, high)
-            weight[rows, :, :width] = weights
+            weight[rows, :, :width] = weights[:, None, :]
         predictive = Mixture(weight, loc, scale, lower=np.repeat(lower, m, axis=1), upper=np.repeat(upper, m, axis=1))
         return Predicted(look.at, predictive, look.outlook, calibrated, n_runs, n_groups, look.fall)
 
@@ -300,8 +304,14 @@ def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric:
     law = ErrorLaw.fit(evidence)
     if not law.calibrates:
         return law, 1.0
-    held_out = law.predictive(evidence.runs, centre, scale, exclude=evidence.groups, lower=metric.lower, upper=metric.upper)
-    return law, conformal_factor(held_out, centre + scale * evidence.errors[:, -1], level)
+    rows = np.arange(len(evidence))
+    if rows.size > _MOST_CALIBRATION:
+        rows = np.sort(np.random.default_rng(0).choice(rows, _MOST_CALIBRATION, replace=False))
+    truth = centre + scale * evidence.errors[:, -1]
+    held_out = law.predictive(
+        evidence.runs.take(rows), centre[rows], scale[rows], exclude=evidence.groups[rows], lower=metric.lower, upper=metric.upper
+    )
+    return law, conformal_factor(held_out, truth[rows], level)
 
 
 def _no_look(members: tuple[str, ...]) -> Look:
@@ -312,18 +322,6 @@ def _no_look(members: tuple[str, ...]) -> Look:
 
 def _no_evidence(members: tuple[str, ...]) -> Evidence:
     return Evidence(_no_look(members).runs, np.zeros((0, SHARES.size)), np.zeros(0, dtype=np.int64), SHARES)
-
-
-def _stretched(
-    values: FloatArray, weights: FloatArray, widths: FloatArray, factor: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Errors (n, m, k) stretched about their weighted median by `factor` (n,)."""
-    order = np.argsort(values, axis=2)
-    below = np.cumsum(np.take_along_axis(weights, order, axis=2), axis=2)
-    middle = (below >= 0.5 * below[:, :, -1:]).argmax(axis=2)[:, :, None]
-    median = np.take_along_axis(values, np.take_along_axis(order, middle, axis=2), axis=2)
-    by = factor[:, None, None]
-    return median + by * (values - median), weights, by * widths
 
 
 def round_reach(reach: FloatArray) -> FloatArray:

@@ -24,6 +24,8 @@ from farfield.seeds import Seed, generator
 
 N_PATH = 12
 _DRAWS = 2000
+# runs the one-line backtest beneath a forecast scores at each reach; `farfield backtest` scores all
+_MOST_SCORED = 600
 # beyond this reach a forecast without evidence from other runs is a guess
 _FAR = 3.0
 # falls of the rate by less than this part of the peak are not worth a warning
@@ -97,7 +99,7 @@ def forecast(
         _advise(status, curves, at, rows, predicted, fall, p_best, level)
     decay_at, notes, warnings = _schedule_words(curves, lr_schedule, rows, fall)
     warnings += _other_warnings(curves, rows, calibrated, at)
-    evidence = scored(forecaster, rng=rng) if with_backtest else None
+    evidence = scored(forecaster, most=_MOST_SCORED, rng=rng) if with_backtest else None
     return Forecast(
         curves=curves, at=at, predictive=final, path_at=path_at, path=path, level=level, estimate=estimate, target=target,
         members=members, weights=weights, status=tuple(status), calibration=_calibration(predicted, context),
@@ -182,7 +184,7 @@ def _p_best(
     shared = g.standard_normal((_DRAWS, int(groups.max()) + 1))[:, groups]
     own = g.standard_normal((_DRAWS, field.size))
     uniform = ndtr(np.sqrt(_GROUP_CORRELATION) * shared + np.sqrt(1 - _GROUP_CORRELATION) * own)
-    levels = np.concatenate([[0.001], np.linspace(0.01, 0.99, 99), [0.999]])
+    levels = np.concatenate([[0.001, 0.005], np.linspace(0.02, 0.98, 25), [0.995, 0.999]])
     live = np.flatnonzero(open_[field])
     if live.size:
         table = final[field[live]].quantile(levels)[:, :, 0]
