@@ -137,8 +137,10 @@ def test_the_documented_fields_are_those_there_are(runs: str, given: dict[str, A
 def test_options_reach_the_library(runs: str, given: dict[str, Any], tmp_path: Path) -> None:
     write_runs(tmp_path / "old.csv", 3, "old ")
     options = ["--level", "0.9", "--estimate", "mean:3", "--method", "pow3", "--lr-schedule", "cosine:100", "--compare", "own-end"]
+    options += ["--target", "latent"]
     assert main(["forecast", runs, *options, "--to", "200", "--seed", "7", "--context", str(tmp_path / "old.csv")]) == 0
     expected = {"level": 0.9, "estimate": "mean:3", "method": "pow3", "lr_schedule": "cosine:100", "compare": "own-end"}
+    expected["target"] = "latent"
     assert {k: given[k] for k in expected} == expected
     assert (given["to"], given["rng"]) == (200.0, 7)
     assert given["context"].runs == ("old 0", "old 1", "old 2")
@@ -327,6 +329,33 @@ def test_backtest_table_and_formats(runs: str, given: dict[str, Any], tmp_path: 
     assert main(["backtest", runs, "-o", str(tmp_path / "b.parquet"), "--plot", str(tmp_path / "b.png")]) == 0
     assert pl.read_parquet(tmp_path / "b.parquet").equals(b.scores)
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- with the library itself ------------------------------------------------------------------------------------------------------
+
+
+def test_forecast_and_backtest_of_real_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = str(Path(__file__).parents[1] / "examples" / "runs" / "diabetes_mlp.parquet")
+    options = ["--metric", "val_loss", "--quiet"]
+    files = ["--plot", str(tmp_path / "f.png"), "--report", str(tmp_path / "r.html")]
+    assert main(["forecast", examples, *options, "--hide", "0.5", *files]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "hidden ends came inside their 80 % intervals" in out
+    assert "backtest of" in out
+    assert (tmp_path / "f.png").stat().st_size > 20_000
+    assert "hidden: what came" in (tmp_path / "r.html").read_text()
+    assert main(["forecast", examples, *options, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["runs"]) == 14
+    for run in data["runs"]:
+        if run["interval"] is not None:
+            assert run["interval"][0] <= run["forecast"] <= run["interval"][1]
+            assert run["quantiles"]["0.1"] == pytest.approx(run["interval"][0], rel=1e-9)
+    assert main(["backtest", examples, *options, "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert {row["method"] for row in scored["scores"]} >= {scored["method"], scored["baseline"]}
+    assert scored["n"] > 0
 
 
 # -- cost and interruption ----------------------------------------------------------------------------------------------------

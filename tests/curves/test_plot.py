@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,26 @@ def test_a_wild_band_does_not_flatten_the_curve() -> None:
     low, high = panels(wild, np.array([0]))[0].y_range
     y = f.curves.y
     assert high - low < 10 * (y.max() - y.min())
+
+
+def test_the_decay_is_marked_only_while_it_is_to_come() -> None:
+    f = make_forecast(3)
+    last = f.curves.last_x
+    marked = panels(make_forecast(3, decay_at=np.array([last[0] + 1, last[1] - 1, np.nan])), np.arange(3))
+    assert [p.decay_at for p in marked[:1]] == [last[0] + 1]
+    assert np.isnan([p.decay_at for p in marked[1:]]).all()
+
+
+@pytest.mark.parametrize("goal", ["min", "max"])
+def test_the_best_seen_is_in_view_and_the_first_transient_is_not(goal: str) -> None:
+    sign = 1.0 if goal == "min" else -1.0
+    f = make_forecast(1, goal=goal)
+    y = f.curves.y.copy()
+    y[0], y[1] = y[0] + 50 * sign, y[-1] - 5 * sign
+    curves = dataclasses.replace(f.curves, y=y)
+    low, high = panels(make_forecast(1, goal=goal, curves=curves), np.array([0]))[0].y_range
+    assert low <= y[1] <= high
+    assert not low <= y[0] <= high
 
 
 def test_one_scale_only_where_it_leaves_every_panel_readable() -> None:

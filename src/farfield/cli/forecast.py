@@ -27,6 +27,13 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
 @click.option("--by", metavar="2x|+N", help="Forecast each run at twice its last x (any multiple), or N further on.")
 @click.option("--level", type=float, default=0.8, show_default=True, help="Level of the intervals.")
 @click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+@click.option(
+    "--target",
+    type=click.Choice(["logged", "latent"]),
+    default="logged",
+    show_default=True,
+    help="Intervals for the value that will be logged, or for the curve beneath its noise.",
+)
 @click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
 @click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
 @click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from, themselves not forecast (repeatable).")
@@ -53,6 +60,7 @@ def command(
     by: str | None,
     level: float,
     estimate: str,
+    target: Any,
     method: str,
     lr_schedule: str | None,
     context: tuple[str, ...],
@@ -98,6 +106,7 @@ def command(
             lr_schedule=lr_schedule,
             context=others,
             compare=compare,
+            target=target,
             rng=seed,
         )
         found = dataclasses.replace(found, hidden=hidden)

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
-from farfield.curves.wording import count, name_of, number, percent, position, tick
+from farfield.curves.wording import count, name_of, number, percent, position, reach_band
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -186,11 +186,11 @@ def show_backtest(backtest: Backtest, console: Console) -> None:
     table.add_column("n", justify="right", no_wrap=True)
     for name in names:
         table.add_column(_HEADS.get(name, name), justify="right")
-    wide = console.width >= 60 + 22 * len(names)
+    wide = console.width >= 72 + 12 * len(names)
     for frame in (backtest.pooled, backtest.by_reach.sort("reach_low", maintain_order=True)):
         band = None
         for row in frame.iter_rows(named=True):
-            reach = "all" if row["reach_low"] is None else f"{tick(row['reach_low'])}–{tick(row['reach_high'])}x"
+            reach = "all" if row["reach_low"] is None else reach_band(row["reach_low"], row["reach_high"])
             if reach != band and table.row_count:
                 table.add_section()
             style = "bold" if row["method"] == backtest.method else ""
@@ -217,6 +217,7 @@ _PRIORITY = (
     "width50",
     "width90",
 )
+_WITH_INTERVAL = ("mae", "coverage80")  # the others' are in --json and --csv
 _HEADS = {
     "mae": "MAE",
     "crps": "CRPS",
@@ -234,7 +235,7 @@ def _score(row: dict[str, Any], name: str, wide: bool) -> str:
         return f"{100 * value:.0f} %" if name.startswith("coverage") else number(value, 3)
 
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    interval = f" [{shown(low)}, {shown(high)}]" if wide and low is not None and high is not None else ""
+    interval = f" [{shown(low)}, {shown(high)}]" if wide and name in _WITH_INTERVAL and low is not None and high is not None else ""
     return shown(row[name]) + interval
 
 

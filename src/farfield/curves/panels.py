@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farfield.curves.data import FloatArray, IntArray
+from farfield.curves.data import FloatArray, Goal, IntArray
 from farfield.curves.results import Forecast, ForecastStatus
 
 INNER = 0.5  # level of the inner band; the outer one is the forecast's own level
@@ -27,7 +27,9 @@ class Panel:
     beyond : (m,) x of the path beyond, rising
     bands : (5, m) quantiles there: low, lower quartile, median, upper quartile, high
     at, value, low, high : the forecast and its interval, NaN where there is none
-    planned_end, decay_at : NaN where not known
+    planned_end : NaN where not known
+    decay_at : where a learning-rate decay that is still to come begins, NaN where none is
+    goal : which way is better
     hidden_x, hidden_y : (k,) what came beyond, where the end was hidden on purpose
     """
 
@@ -47,6 +49,7 @@ class Panel:
     decay_at: float
     hidden_x: FloatArray
     hidden_y: FloatArray
+    goal: Goal
 
     @property
     def x_range(self) -> tuple[float, float]:
@@ -57,9 +60,10 @@ class Panel:
 
     @property
     def y_range(self) -> tuple[float, float]:
-        """Lowest and highest y worth showing: what was seen after the first tenth, and the bands unless they dwarf it."""
-        late = self.y[self.x >= self.x[0] + 0.1 * (self.x[-1] - self.x[0])] if self.x.size >= 8 else self.y
-        core = np.concatenate([late, self.bands[2], self.hidden_y, [self.value]])
+        """Lowest and highest y worth showing: the best seen, all after the first fifth, the bands unless they dwarf it."""
+        late = self.y[self.x >= self.x[0] + 0.2 * (self.x[-1] - self.x[0])] if self.x.size >= 8 else self.y
+        best = self.y.min(initial=np.inf) if self.goal == "min" else self.y.max(initial=-np.inf)
+        core = np.concatenate([late, [best], self.bands[2], self.hidden_y, [self.value]])
         core = core[np.isfinite(core)]
         if core.size == 0:
             return (0.0, 1.0)
@@ -124,12 +128,18 @@ def panels(forecast: Forecast, index: IntArray, *, most_points: int = 160) -> li
                 low=float(low[i]),
                 high=float(high[i]),
                 planned_end=float(planned[i]),
-                decay_at=float("nan") if forecast.decay_at is None else float(forecast.decay_at[i]),
+                decay_at=_still_to_come(forecast, int(i)),
                 hidden_x=came[0],
                 hidden_y=came[1],
+                goal=curves.metric.goal,
             )
         )
     return out
+
+
+def _still_to_come(forecast: Forecast, i: int) -> float:
+    at = np.nan if forecast.decay_at is None else float(forecast.decay_at[i])
+    return at if at > forecast.curves.last_x[i] else np.nan
 
 
 def log_x(drawn: list[Panel]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
-from farfield.curves.wording import count, name_of, number, tick
+from farfield.curves.wording import count, name_of, number, reach_band, tick
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def _has(backtest: Backtest, score: str) -> bool:
 
 def _reach_axis(ax: Axes, frame: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     at = np.arange(frame.height, dtype=np.float64)
-    ax.set_xticks(at, [f"{tick(a)}–{tick(b)}x" for a, b in zip(frame["reach_low"], frame["reach_high"], strict=True)])
+    ax.set_xticks(at, [reach_band(a, b) for a, b in zip(frame["reach_low"], frame["reach_high"], strict=True)])
     ax.set_xlabel("reach (target over last seen x)")
     return at
 
@@ -349,7 +349,7 @@ def _draw_score(ax: Axes, backtest: Backtest, score: str) -> None:
         colour = BEYOND if ours else MUTED
         at = _reach_axis(ax, frame)
         value = frame[score].cast(float).to_numpy()
-        line = "-" if ours else ((0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))[k % 3]
+        line = "-" if ours else ((0, (5, 1.2, 1, 1.2)), (0, (4, 1.5)), (0, (1, 1.2)), (0, (8, 1.5)))[k % 4]
         ax.plot(
             at, value, ls=line, marker="o", color=colour, ms=3.5 if ours else 2.5, lw=1.4 if ours else 0.9, zorder=3 if ours else 2
         )

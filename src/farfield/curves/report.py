@@ -20,7 +20,7 @@ from farfield.curves.data import FloatArray
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
 from farfield.curves.svg import Series, reach_chart, run_panel, strip, text
-from farfield.curves.wording import count, name_of, number, percent, position, tick
+from farfield.curves.wording import count, name_of, number, percent, position, reach_band
 
 MOST_PANELS = 500
 MOST_ROWS = 5000
@@ -210,7 +210,7 @@ def _backtest(backtest: Backtest | None) -> str:
         return ""
     frame = backtest.by_reach
     own = frame.filter(frame["method"] == backtest.method)
-    bands = [f"{tick(a)}–{tick(b)}x" for a, b in zip(own["reach_low"], own["reach_high"], strict=True)]
+    bands = [reach_band(a, b) for a, b in zip(own["reach_low"], own["reach_high"], strict=True)]
     charts = []
     levels = [level for level in (50, 80, 90) if f"coverage{level}" in own.columns]
     cover = [_series(own, f"coverage{level}", f"{level} %", f"l{level}", 100.0) for level in levels]
@@ -222,7 +222,7 @@ def _backtest(backtest: Backtest | None) -> str:
         for k, method in enumerate(backtest.methods):
             rows = frame.filter(frame["method"] == method)
             if bands and score in frame.columns and rows[score].is_not_null().any():
-                series.append(_series(rows, score, method, f"base{(k - 1) % 3 + 1}" if method != backtest.method else "ours"))
+                series.append(_series(rows, score, method, f"base{(k - 1) % 4 + 1}" if method != backtest.method else "ours"))
         if series:
             tops = np.concatenate([np.concatenate([s.values, s.high if s.high is not None else s.values]) for s in series])
             charts.append((words, reach_chart(bands, series, limits=(0.0, 1.08 * float(np.nanmax(tops))), name=words)))

@@ -51,6 +51,11 @@ def tick(value: float) -> str:
     return f"{value:.4g}".replace("e-0", "e-").replace("e+", "e")
 
 
+def reach_band(low: float, high: float) -> str:
+    """A band of reach to two figures, e.g. ``1.6–2.7x``."""
+    return f"{low:.2g}–{high:.2g}x"
+
+
 def position(value: float) -> str:
     """A position in a table: whole numbers in full up to ten million, others as on an axis; a dash where there is none."""
     if not math.isfinite(value):
