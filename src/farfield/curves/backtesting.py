@@ -91,21 +91,24 @@ def scored(
             seen.scale[:, -1],
             seen.centre[:, -1] + seen.scale[:, -1] * evidence.errors[:, -1],
         )
-        table = {name: np.full((len(truth), len(_COLUMNS)), np.nan) for name in predictions}
+        forecasts: dict[str, list[tuple[IntArray, Mixture]]] = {name: [] for name in predictions}
+        factors = np.ones(len(truth))
         lower, upper = forecaster.bounds(context)
         for fold in np.unique(folds):
             test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            law, factor = calibrate(evidence.take(train), centre[train], scale[train], context.metric, forecaster.level)
-            ours = law.predictive(
-                evidence.runs.take(test), centre[test], scale[test], lower=lower[test, 0], upper=upper[test, 0]
-            ).rescaled(factor)
-            table[OURS][test] = _columns(ours, truth[test])
+            law, factors[test] = calibrate(evidence.take(train), centre[train], scale[train], context.metric, forecaster.level)
+            ours = law.predictive(evidence.runs.take(test), centre[test], scale[test], lower=lower[test, 0], upper=upper[test, 0])
+            forecasts[OURS].append((test, ours))
             for name, member in BASELINES.items():
-                column = _chosen(seen.members, seen.values[:, :, -1], truth, train) if not member else _member(seen.members, member)
+                column = _member(seen.members, member) if member else _chosen(seen.members, seen.values[:, :, -1], truth, train)
                 value = seen.values[:, column, -1] if column is not None else forecaster.naive(context, member)
                 if value is not None:
-                    band = _band(value[test], truth[train] - value[train])
-                    table[name][test] = _columns(band, truth[test])
+                    forecasts[name].append((test, _band(value[test], truth[train] - value[train])))
+        table = {name: np.full((len(truth), len(_COLUMNS)), np.nan) for name in predictions}
+        for name, found in forecasts.items():
+            if found:
+                order, mixture = _gathered(found)
+                table[name][order] = _columns(mixture.rescaled(factors[order]) if name == OURS else mixture, truth[order])
         parts.append(_rows(context, look.at[:, -1], look.reach, float(reach), truth, table[OURS], evidence.groups))
         for name, values in table.items():
             predictions[name].append(values)
@@ -131,6 +134,20 @@ _COLUMNS = ("log_likelihood", "crps", *(f"q{q:g}" for q in _QUANTILES))
 def _columns(predictive: Mixture, truth: FloatArray) -> FloatArray:
     """(n, n_columns): log-likelihood, CRPS and quantiles of each forecast."""
     return np.column_stack([predictive.log_prob(truth), predictive.crps(truth), predictive.quantile(_QUANTILES).T])
+
+
+def _gathered(parts: list[tuple[IntArray, Mixture]]) -> tuple[IntArray, Mixture]:
+    """The forecasts of all folds as one batch: quantiles of many rows cost little more than those of few."""
+    k = max(m.loc.shape[1] for _, m in parts)
+
+    def joined(name: str, fill: float) -> FloatArray:
+        return np.concatenate([
+            np.pad(getattr(m, name), ((0, 0), (0, k - m.loc.shape[1])), constant_values=fill) for _, m in parts
+        ])  # fmt: skip
+
+    lower, upper = (np.concatenate([np.asarray(getattr(m, b)) for _, m in parts]) for b in ("lower", "upper"))
+    mixture = Mixture(joined("weights", 0.0), joined("loc", 0.0), joined("scale", 1.0), lower=lower, upper=upper)
+    return np.concatenate([rows for rows, _ in parts]), mixture
 
 
 def _band(value: FloatArray, errors: FloatArray) -> Mixture:
