@@ -243,8 +243,8 @@ def solve(
         better = half < s.half
         expected = -np.einsum("bp,bp->b", step, gradient + 0.5 * np.einsum("bpr,br->bp", normal, step))
         gain = np.where(better, s.half - half, 0.0)
-        ratio = gain / np.maximum(expected, 1e-300)
-        s.damping *= np.where(better, np.maximum(0.1, 1.0 - (2.0 * np.minimum(ratio, 1.0) - 1.0) ** 3), s.growth)
+        ratio = np.divide(gain, expected, out=np.ones_like(gain), where=gain < expected)
+        s.damping *= np.where(better, np.maximum(0.1, 1.0 - (2.0 * ratio - 1.0) ** 3), s.growth)
         s.damping = np.clip(s.damping, 1e-12, 1e10)
         s.growth = np.where(better, 2.0, np.minimum(2.0 * s.growth, 1e3))
         # a promise that steps of any length do not keep: the far end of a form that saturates

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -163,19 +164,20 @@ def fit_form(
     limits = None if huber is None else _per_curve("huber", huber, len(batch))
     if limits is not None and (limits <= 0).any():
         raise InputError(f"huber is {limits.min():g}; allowed: above 0, in the unit of y")
-    target = batch.y - (0.0 if form.offset else base[:, None])
+    k = min(n_starts, len(form.starts))
     parts = []
     for rows in _blocks(len(batch), len(form.starts) * batch.x.shape[1]):
         sub = batch.take(rows)
-        rss = _grid_costs(form, sub, target[rows])
-        k = min(n_starts, rss.shape[1])
-        theta = form.starts[np.argsort(rss, axis=1, kind="stable")[:, :k]].reshape(len(sub) * k, -1)
-        u = np.repeat(sub.units(form, sub.x), k, axis=0)
+        u, y, weight = _even(sub.units(form, sub.x), "edge"), _even(sub.y, "constant"), _even(sub.weight, "constant")
+        if not form.offset:
+            y = y - base[rows, None]
+        order = np.argsort(_grid_costs(form, u, y, weight), axis=1, kind="stable")
+        u = np.repeat(u, k, axis=0)
         found = solve(
             lambda t, r, u=u: form.basis(u[r], t),  # type: ignore[misc]
-            theta,
-            np.repeat(target[rows], k, axis=0),
-            np.repeat(sub.weight, k, axis=0),
+            form.starts[order[:, :k].ravel()],
+            np.repeat(y, k, axis=0),
+            np.repeat(weight, k, axis=0),
             bounds=(form.lower, form.upper),
             huber=None if limits is None else np.repeat(limits[rows], k),
             max_iter=max_iter,
@@ -195,20 +197,27 @@ def _per_curve(name: str, value: ArrayLike, n: int) -> FloatArray:
     return np.broadcast_to(given, (n,)).copy()
 
 
-def _grid_costs(form: Form, batch: Batch, y: FloatArray) -> FloatArray:
+def _even(a: FloatArray, mode: Literal["edge", "constant"]) -> FloatArray:
+    """`a` (n, width) with its width made a multiple of 16.
+
+    Sums then run over the same lanes however far a curve is padded, and its fit does not depend on its neighbours' lengths.
+    """
+    return np.pad(a, ((0, 0), (0, -a.shape[1] % 16)), mode=mode)
+
+
+def _grid_costs(form: Form, u: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
     """Residual sum of squares (n, n_starts) of the linear fit in every cell; good enough to choose starts by."""
-    u, w = batch.units(form, batch.x), batch.weight
     shared = len(u) > 1 and bool((u == u[0]).all() and (w == w[0]).all())
     if shared:
         u, w = u[:1], w[:1]  # curves logged at the same steps share one grid
     g = form.values(u[:, None, :], form.starts[None])
     if form.offset:
-        total = w.sum(axis=1, keepdims=True)
-        g = g - np.einsum("bkn,bn->bk", g, w / total)[:, :, None]
-        y = y - (w / total * y).sum(axis=1, keepdims=True)
+        mean = w / np.einsum("bn->b", w)[:, None]
+        g = g - np.einsum("bkn,bn->bk", g, mean)[:, :, None]
+        y = y - np.einsum("bn,bn->b", np.broadcast_to(mean, y.shape), y)[:, None]
     gg = np.einsum("bkn,bkn,bn->bk", g, g, w)
     gy = (w * y) @ g[0].T if shared else np.einsum("bkn,bn->bk", g, w * y)
-    yy = (w * y * y).sum(axis=1, keepdims=True)
+    yy = np.einsum("bn,bn->b", w * y, y)[:, None]
     return np.asarray(yy - gy * (gy / np.maximum(gg, 1e-300)))
 
 

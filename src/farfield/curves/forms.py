@@ -170,12 +170,14 @@ def _bounded_power(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[Float
     target = -c * (t[0] + np.log(u))
     # start on the side from which Newton is monotone: the asymptotes are z (z -> -inf) and alpha z (z -> inf)
     z = np.where(target < 0, target, target / np.maximum(alpha, 1e-3))
+    away = np.ones(z.shape, dtype=bool)  # a root is left alone once found, whatever the others still need
     for _ in range(60):
         soft = np.logaddexp(0.0, z)
         share = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
         step = (z + (alpha - 1.0) * soft - target) / (1.0 + (alpha - 1.0) * share)
-        z = z - np.clip(step, -20.0, 20.0)
-        if not np.any(np.abs(step) > 1e-13 * (1.0 + np.abs(z))):
+        z = z - np.where(away, np.clip(step, -20.0, 20.0), 0.0)
+        away &= np.abs(step) > 1e-13 * (1.0 + np.abs(z))
+        if not away.any():
             break
     soft = np.logaddexp(0.0, z)
     s = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
