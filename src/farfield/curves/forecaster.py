@@ -131,6 +131,9 @@ class EnsembleForecaster:
             positions = np.broadcast_to(positions, (len(curves), positions.size))
         if positions.ndim != 2 or len(positions) != len(curves) or not positions.shape[1]:
             raise InputError(f"at has shape {np.shape(at)}; allowed: (n_at,) or ({len(curves)}, n_at)")
+        if not len(curves):
+            nothing = np.ones((0, positions.shape[1], 1))
+            return Mixture(nothing, nothing, nothing)
         columns = [self.predict_path(curves, positions[:, j], np.ones(1)).predictive for j in range(positions.shape[1])]
         return _side_by_side(columns)
 
@@ -264,9 +267,11 @@ class EnsembleForecaster:
             name = curves.runs[int(np.argmax(wild))]
             raise InputError(f"run {name!r} has values beyond {LARGEST:g}; leave it out, or give it the status 'diverged'")
         _check_bounds(curves)
-        near = ~(end > curves.last_x)
+        near = ~(np.isfinite(end) & (end > curves.last_x))
         if near.any():
             i = int(np.argmax(near))
+            if not np.isfinite(end[i]):
+                raise InputError(f"at is {end[i]} for run {curves.runs[i]!r}; allowed: finite x beyond its last point")
             raise InputError(f"at {end[i]:g} does not lie beyond the last point of run {curves.runs[i]!r}, {curves.last_x[i]:g}")
 
 
