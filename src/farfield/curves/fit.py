@@ -22,8 +22,8 @@ from farfield.leastsquares import solve
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# how many grid values a block of curves may hold: fits the second-level cache with its temporaries
-_BLOCK = 400_000
+# how many values of a shape are held at once: with temporaries about what the second-level cache takes
+_BLOCK = 200_000
 
 
 @dataclass(frozen=True)
@@ -164,27 +164,24 @@ def fit_form(
     limits = None if huber is None else _per_curve("huber", huber, len(batch))
     if limits is not None and (limits <= 0).any():
         raise InputError(f"huber is {limits.min():g}; allowed: above 0, in the unit of y")
-    k = min(n_starts, len(form.starts))
+    u = _even(batch.units(form, batch.x), "edge")
+    y, weight = _even(batch.y - (0.0 if form.offset else base[:, None]), "constant"), _even(batch.weight, "constant")
+    starts = best_cells(form, u, y, weight, n_starts)
+    k = starts.shape[1]
     parts = []
-    for rows in _blocks(len(batch), len(form.starts) * batch.x.shape[1]):
-        sub = batch.take(rows)
-        u, y, weight = _even(sub.units(form, sub.x), "edge"), _even(sub.y, "constant"), _even(sub.weight, "constant")
-        if not form.offset:
-            y = y - base[rows, None]
-        order = np.argsort(_grid_costs(form, u, y, weight), axis=1, kind="stable")
-        u = np.repeat(u, k, axis=0)
+    for rows in _blocks(len(batch), k * u.shape[1]):
         found = solve(
-            lambda t, r, u=u: form.basis(u[r], t),  # type: ignore[misc]
-            form.starts[order[:, :k].ravel()],
-            np.repeat(y, k, axis=0),
-            np.repeat(weight, k, axis=0),
+            lambda t, r, first=rows.start * k: form.basis(u[(first + r) // k], t),  # type: ignore[misc]
+            starts[rows].reshape(len(y[rows]) * k, len(form.parameters)),
+            np.repeat(y[rows], k, axis=0),
+            np.repeat(weight[rows], k, axis=0),
             bounds=(form.lower, form.upper),
             huber=None if limits is None else np.repeat(limits[rows], k),
             max_iter=max_iter,
             rtol=rtol,
         )
-        cost = np.where(np.isfinite(found.cost), found.cost, np.inf).reshape(len(sub), k)
-        pick = np.arange(len(sub)) * k + cost.argmin(axis=1)
+        cost = np.where(np.isfinite(found.cost), found.cost, np.inf).reshape(-1, k)
+        pick = np.arange(len(cost)) * k + cost.argmin(axis=1)
         parts.append((found.theta[pick], found.beta[pick], found.cost[pick], found.converged[pick]))
     theta, beta, cost, converged = (np.concatenate(a) for a in zip(*parts, strict=True))
     return FitResult(form, batch, theta, beta, cost, converged, base)
@@ -203,6 +200,16 @@ def _even(a: FloatArray, mode: Literal["edge", "constant"]) -> FloatArray:
     Sums then run over the same lanes however far a curve is padded, and its fit does not depend on its neighbours' lengths.
     """
     return np.pad(a, ((0, 0), (0, -a.shape[1] % 16)), mode=mode)
+
+
+def best_cells(form: Form, u: FloatArray, y: FloatArray, weight: FloatArray, n_starts: int) -> FloatArray:
+    """The cells of the form's grid that fit each row best, best first: theta (n, n_starts or all there are, p).
+
+    u, y, weight : (n, width), u in the form's unit and y above the floor, where the form has one
+    """
+    costs = [_grid_costs(form, u[r], y[r], weight[r]) for r in _blocks(len(u), len(form.starts) * u.shape[1])]
+    order = np.argsort(np.concatenate(costs), axis=1, kind="stable")
+    return form.starts[order[:, :n_starts]]
 
 
 def _grid_costs(form: Form, u: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
