@@ -74,7 +74,7 @@ def forecast(
     forecaster.fit(known)
     at = horizons(curves, to)
     status = _first_status(curves, at, to is None)
-    at = np.where([s is ForecastStatus.FINISHED for s in status] & ~np.isfinite(at), curves.last_x, at)
+    at = _ends(curves, at, status)
     rows = np.flatnonzero([s is ForecastStatus.CONTINUE for s in status])
     shares = np.arange(1, N_PATH + 1) / N_PATH
     n = len(curves)
@@ -150,6 +150,16 @@ def _first_status(curves: Curves, at: FloatArray, planned: bool) -> list[Forecas
     return out
 
 
+def _ends(curves: Curves, at: FloatArray, status: list[ForecastStatus]) -> FloatArray:
+    """(n_runs,) `at`, but for finished runs the x of their last point, unless that is the one logged nearest to `at`."""
+    out = at.copy()
+    for i in np.flatnonzero([s is ForecastStatus.FINISHED for s in status]):
+        x = curves.x[curves.points(int(i))]
+        if not abs(at[i] - x[-1]) <= x[-1] - x[-2]:
+            out[i] = x[-1]
+    return out
+
+
 def _spread(predicted: Predicted | None, rows: IntArray, n: int) -> Mixture:
     """The distributions of the forecast runs in the rows of all; a standard normal, never read, in the others."""
     if predicted is None:
@@ -175,7 +185,7 @@ def _p_best(
     open_ = np.array([s.forecasts for s in status])
     done = np.array([s is ForecastStatus.FINISHED for s in status])
     field = np.flatnonzero(open_ | done)
-    ends = np.where(done, curves.last_x, at)[field]
+    ends = at[field]
     if compare == "same" and np.ptp(ends) > 0.01 * np.abs(ends).max():
         return None, "the runs end at different x; --compare own-end compares each at its own end"
     draws = np.empty((_DRAWS, field.size))
@@ -224,7 +234,7 @@ def _advise(
                 found = ForecastStatus.UNLIKELY_BEST
             elif turned > 0.1 * made and sign * mid[k] - best > 0.05 * made and y.argmin() < 0.8 * y.size:
                 found = ForecastStatus.TURNED
-            elif to_gain < 0.01 * made:
+            elif to_gain < 0.01 * made or np.ptp(y) <= 1e-9 * abs(best):
                 found = ForecastStatus.PLATEAU
             # nobody knows whether a decay will still come: then nothing speaks for stopping
             status[i] = ForecastStatus.SCHEDULE_UNKNOWN if found.may_stop and np.isnan(fall[i]) else found
