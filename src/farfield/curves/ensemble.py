@@ -28,8 +28,6 @@ _TAILS = (0.5, 0.7, 0.85)
 _SHARPNESS = 0.25
 # weight of a point ~ (x / x_last)^_RECENCY: a form need not be right at the beginning to be right at the end
 _RECENCY = 2.5
-# where the schedule is known, what is left is noise about a slow trend, and takes the whole curve to average out
-_RECENCY_SCHEDULED = 0.5
 # positions, as shares of the last x, at which the seen curve is described
 _FALL = 2.0
 _PROFILE = np.array([0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06])
@@ -131,7 +129,8 @@ def _forecasts(
     y = batch.y[:, None, :]
     length = begins.sum(axis=2)
     last = np.take_along_axis(batch.y, length - 1, axis=1)
-    memory = np.full(n, _RECENCY) if drive is None else np.where(drive.known, _RECENCY_SCHEDULED, _RECENCY)
+    # where the schedule is known, what is left is noise about a slow trend, and takes the whole curve to average out
+    memory = np.full(n, _RECENCY) if drive is None else np.where(drive.known, 0.0, _RECENCY)
     recency = (batch.x / batch.last[:, None]) ** memory[:, None]
     weights = begins * (batch.weight * recency)[:, None, :]
     ahead = np.empty((n, len(members), m))

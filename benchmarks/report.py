@@ -1,0 +1,114 @@
+"""Writes the tables of docs/benchmarks.md from the rows in results/: what was asked, what was measured.
+
+python benchmarks/report.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from farfield import documents
+
+HERE = Path(__file__).resolve().parent.parent
+PAGE = HERE / "docs" / "benchmarks.md"
+
+
+def row(name: str) -> dict[str, Any]:
+    found = json.loads((HERE / "results" / f"bench_{name}.json").read_text())
+    return found[-1] if isinstance(found, list) else found
+
+
+def span(value: dict[str, float], digits: int = 3) -> str:
+    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def met(yes: bool) -> str:
+    return "met" if yes else "**missed**"
+
+
+def accuracy() -> str:
+    r = row("forecast_accuracy")
+    lcdb, tasks, gems, own = r["lcdb"], r["taskset"], r["gemstones"], r["examples"]
+    rows: list[tuple[object, ...]] = []
+
+    def ratio(on: str, what: str, value: dict[str, float], bar: float) -> None:
+        rows.append((on, what, f"<= {bar:g}", span(value), met(value["value"] <= bar)))
+
+    where = f"LCDB, {lcdb['curves']} curves of {lcdb['data_sets']} data sets, a quarter of the size seen"
+    ratio(where, "error alone / last value", lcdb["alone_over_last"], 0.60)
+    ratio("", "error alone / pow3", lcdb["alone_over_pow3"], 0.70)
+    ratio("", "error with other data sets' curves / last value", lcdb["with_others_over_last"], 0.55)
+    ratio("", "interval score / best constant band", lcdb["intervals"]["interval_score_over_best_constant_band"], 0.75)
+    cover = lcdb["intervals"]["coverage80"]
+    rows.append(("", "coverage of 80 % intervals", "0.75 to 0.85", span(cover), met(0.75 <= cover["value"] <= 0.85)))
+    edge, inner = (lcdb["intervals"][f"coverage80_worst_tenth_of_groups_{k}"] for k in ("edge", "mean"))
+    rows.append(("", "coverage in the worst tenth of data sets: best of them", ">= 0.60", f"{edge:.3f}", met(edge >= 0.6)))
+    rows.append(("", "coverage in the worst tenth of data sets: their mean", ">= 0.60", f"{inner:.3f}", met(inner >= 0.6)))
+    for cut in ("cut 5", "cut 10", "cut 20", "cut 40"):
+        t = tasks[cut]
+        ratio(f"TaskSet, {t['runs']} runs, seen to epoch {cut[4:]} of 50", "error / better of last value and best so far",
+              t["all"]["over_better_baseline"], 0.9)  # fmt: skip
+        if cut in ("cut 5", "cut 10"):
+            ratio("", "the same, each task's final top tenth", t["final_top_tenth"]["over_better_baseline"], 0.7)
+        ratio("", "interval score / best constant band", t["intervals"]["interval_score_over_best_constant_band"], 0.75)
+        cover = t["intervals"]["coverage80"]
+        worst = t["intervals"]["coverage80_worst_tenth_of_groups_mean"]
+        rows.append(("", "coverage of 80 % intervals", "0.75 to 0.85", span(cover), met(0.75 <= cover["value"] <= 0.85)))
+        rows.append(("", "coverage in the worst of 8 tasks", ">= 0.60", f"{worst:.3f}", met(worst >= 0.6)))
+    mae = gems["mae"]
+    rows.append(("Gemstones, 30 % of the tokens seen", "mean error, each run alone", "<= 0.0105", span(mae["alone"], 4),
+                 met(mae["alone"]["value"] <= 0.0105)))  # fmt: skip
+    rows.append(("", "mean error, the other 14 runs known to their end", "", span(mae["with others"], 4), ""))
+    rows.append(("", "coverage of 80 % intervals, with the others", "reported", f"{gems['coverage80_reported']:.3f}", ""))
+    for kind in ("both", "wsd", "cosine"):
+        on = f"Example runs cut before the decay: {kind}"
+        ratio(on, "error / best of four schedule-blind forms (chosen in hindsight)", own[kind]["over_best_blind"], 0.5)
+        cover = own[kind]["coverage80"]
+        rows.append(("", "coverage of 80 % intervals", "0.75 to 0.85", span(cover), met(0.75 <= cover["value"] <= 0.85)))
+    return documents.table(("on", "measure", "asked", "measured [95 % interval]", ""), rows)
+
+
+def speed() -> str:
+    cli, board = row("cli_speed"), row("read_tensorboard")
+    rows: list[tuple[object, ...]] = [
+        ("`farfield --version`", "<= 0.3 s", f"{cli['version_s']:.2f} s", met(cli["version_s"] <= 0.3)),
+        ("`farfield forecast` of the example runs, with its backtest", "<= 3 s", f"{cli['forecast_examples_s']:.1f} s",
+         met(cli["forecast_examples_s"] <= 3)),
+        ("10,000 curves of 50 points, Parquet to Parquet", "<= 60 s, <= 2 GiB",
+         f"{cli['curves_10000_s']:.0f} s, {cli['curves_10000_peak_gib']:.1f} GiB",
+         met(cli["curves_10000_s"] <= 60 and cli["curves_10000_peak_gib"] <= 2)),
+        ("`farfield papers list`", "<= 0.35 s", f"{cli['papers_list_s']:.2f} s", met(cli["papers_list_s"] <= 0.35)),
+        ("`farfield papers search`", "<= 0.5 s", f"{cli['papers_search_s']:.2f} s", met(cli["papers_search_s"] <= 0.5)),
+        ("TensorBoard scalars, against its own reader", ">= 1.5x", f"{board['ratio']:.1f}x", met(board["ratio"] >= 1.5)),
+    ]  # fmt: skip
+    fits = HERE / "results" / "bench_fit_speed.json"
+    if fits.exists():
+        rows += fit_rows(json.loads(fits.read_text()))
+    return documents.table(("what", "asked", "measured", ""), rows)
+
+
+def fit_rows(found: Any) -> list[tuple[object, ...]]:
+    """One row a form of the fitter's speed against a loop over SciPy's curve_fit."""
+    table = found[-1] if isinstance(found, list) else found
+    return [
+        (
+            f"fit of {form['form']}, {form['curves']}, against `curve_fit`; as good or better on {form['as_good']:.1%}",
+            ">= 20x",
+            f"{form['ratio']:.0f}x",
+            met(form["ratio"] >= 20),
+        )
+        for form in table.get("rows", [])
+    ]
+
+
+def main() -> int:
+    stale = documents.update(PAGE, {"accuracy": accuracy(), "speed": speed()}, check="--check" in sys.argv)
+    print(f"{PAGE.name}: {'stale' if stale and '--check' in sys.argv else 'written' if stale else 'unchanged'}")
+    return int(stale and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
