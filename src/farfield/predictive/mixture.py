@@ -450,7 +450,7 @@ class Mixture(Predictive):
 
 def _mean_distance(offset: FloatArray, scale: FloatArray) -> FloatArray:
     """E|offset + scale Z| for standard normal Z."""
-    z = offset / scale
+    z = np.clip(offset / scale, -40.0, 40.0)  # beyond that it is the offset's size, and squares may overflow
     return np.asarray(offset * special.erf(z / np.sqrt(2)) + scale * np.sqrt(2 / np.pi) * np.exp(-0.5 * z * z))
 
 
