@@ -172,6 +172,76 @@ def test_x_may_fall_where_one_run_ends_and_the_next_begins() -> None:
         Curves(runs=("a", "empty", "b"), offsets=[0, 2, 2, 4], x=[5, 6, 2, 1], y=[0, 0, 0, 0])  # type: ignore[arg-type]
 
 
+# -- joining --------------------------------------------------------------------------------------------------------------------
+
+
+@given(POINTS, POINTS)
+def test_joined_runs_keep_their_points_and_attributes(
+    one: list[tuple[str, float, float]], two: list[tuple[str, float, float]]
+) -> None:
+    a, b = curves_of(one), curves_of(two)
+    both = a.concat(b)
+    assert len(both) == len(a) + len(b) == len(set(both.runs))
+    assert both.runs[: len(a)] == a.runs
+    for i in range(len(both)):
+        of, k = (a, i) if i < len(a) else (b, i - len(a))
+        assert both.x[both.points(i)].tolist() == of.x[of.points(k)].tolist()
+        assert both.y[both.points(i)].tolist() == of.y[of.points(k)].tolist()
+        assert both.runs[i].startswith(of.runs[k])
+        assert both.attributes.row(i)[1:] == of.attributes.row(k)[1:]
+    assert both.column("run").to_list() == list(both.runs)
+    assert both.metric == a.metric
+
+
+def test_what_one_side_lacks_is_missing_there() -> None:
+    other = Curves.from_points(
+        ["d", "a", "d"],
+        [1, 1, 2],
+        [1.0, 2.0, 3.0],
+        covariates={"tokens": [10.0, 20.0, 30.0]},
+        attributes=[{"run": "d", "config.depth": 2, "config.width": "wide"}],
+        metric=Metric("val_loss", "min"),
+    )
+    both = small().concat(other)
+    assert both.runs == ("a", "b", "c", "d", "a (2)")
+    assert both.lengths.tolist() == [3, 0, 1, 2, 1]
+    nan = math.nan
+    np.testing.assert_array_equal(both.covariates["lr"], [1.0, 0.5, 0.1, 0.25, nan, nan, nan])
+    np.testing.assert_array_equal(both.covariates["tokens"], [nan, nan, nan, nan, 10.0, 30.0, 20.0])
+    assert both.column("config.depth").to_list() == [None, None, None, 2.0, None]
+    assert both.column("config.width").to_list() == ["8.0", None, None, "wide", None]  # the type that holds both
+    assert both.column("status").to_list() == ["unknown", "killed", "unknown", "unknown", "unknown"]
+    assert (both.metric, both.x_name) == (small().metric, "epoch")
+
+
+def test_numbers_are_given_to_names_until_one_is_free() -> None:
+    taken = curves_of([("a", 1, 1), ("a (2)", 1, 1), ("b", 1, 1)])
+    assert taken.concat(taken).runs == ("a", "a (2)", "b", "a (3)", "a (2) (2)", "b (2)")
+    assert taken.concat(taken).concat(taken).runs[6:] == ("a (4)", "a (2) (3)", "b (3)")
+
+
+def test_joining_nothing_changes_nothing() -> None:
+    empty = Curves.from_points([], [], [])
+    for both in (small().concat(empty), empty.concat(small())):
+        assert both.runs == small().runs
+        assert np.array_equal(both.y, small().y)
+        assert both.attributes.select(small().attributes.columns).equals(small().attributes)
+    assert len(empty.concat(empty)) == 0
+
+
+def test_joining_leaves_both_sides_as_they_are() -> None:
+    a, b = small(), small()
+    a.concat(b).y[:] = -1.0
+    assert np.array_equal(a.y, small().y)
+    assert np.array_equal(b.y, small().y)
+    assert b.runs == tuple(b.column("run")) == ("a", "b", "c")
+
+
+def test_runs_with_other_goals_are_not_joined() -> None:
+    with pytest.raises(InputError, match="the goals differ: min and max; runs of one metric can be joined"):
+        small().concat(curves_of([("a", 1, 1)], metric=Metric("accuracy", "max")))
+
+
 def test_points_of_unequal_length_are_refused() -> None:
     with pytest.raises(InputError, match=r"shapes \(1,\), \(2,\), \(2,\); all must be \(n_points,\)"):
         Curves.from_points(["a"], [1, 2], [1, 2])
