@@ -185,6 +185,8 @@ def _p_best(
     open_ = np.array([s.forecasts for s in status])
     done = np.array([s is ForecastStatus.FINISHED for s in status])
     field = np.flatnonzero(open_ | done)
+    if field.size < 2:
+        return None, "there is only one run to compare"
     ends = at[field]
     if compare == "same" and np.ptp(ends) > 0.01 * np.abs(ends).max():
         return None, "the runs end at different x; --compare own-end compares each at its own end"
