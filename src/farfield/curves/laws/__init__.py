@@ -1,0 +1,5 @@
+"""Scaling laws of several variables: the forms, the one fitter, a fitted law, and laws side by side with their backtest."""
+
+from farfield.curves.laws.law import LAWS, Allocation, Influence, ScalingLaw
+
+__all__ = ["LAWS", "Allocation", "Influence", "ScalingLaw"]
