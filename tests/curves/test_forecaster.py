@@ -298,7 +298,7 @@ def test_logged_values_scatter_about_the_latent_curve() -> None:
 @pytest.mark.parametrize("goal", ["min", "max"])
 def test_the_best_is_never_worse_than_the_best_so_far(goal: str) -> None:
     sign = 1.0 if goal == "min" else -1.0
-    metric = Metric("y", goal, 0.0, 1.0)  # type: ignore[arg-type]
+    metric = Metric("y", goal, 0.0, 1.0)
     x = np.arange(1.0, 21.0)
     wave, fall = 0.5 + 0.3 * np.sin(x), 0.2 + 0.6 * x**-0.7
     y = {"wave": wave, "fall": fall, "bound": np.r_[fall[:10], 0.0, fall[11:]], "flat": np.full(20, 0.3), "floor": np.zeros(20)}

@@ -30,7 +30,8 @@ def told(
 ) -> Forecast:
     """The forecast of one run, the rate constant unless `options` say otherwise."""
     options = {"lr_schedule": "constant", "with_backtest": False, **options}
-    return forecast(from_runs({"run": (x, y)}, end=end, rows={"run": row or {}}), **options)
+    found: Forecast = forecast(from_runs({"run": (x, y)}, end=end, rows={"run": row or {}}), **options)
+    return found
 
 
 # -- what each run is told ------------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_the_best_so_far_is_never_lost(goal: str) -> None:
     rng = np.random.default_rng(3)
     sign = 1.0 if goal == "min" else -1.0
     noisy = {f"r{i}": (X, sign * (0.3 + X**-0.5 + 0.2 * rng.normal(size=X.size))) for i in range(8)}
-    metric = Metric("y", goal)  # type: ignore[arg-type]
+    metric = Metric("y", goal)
     found = forecast(from_runs(noisy, end=1000.0, metric=metric), estimate="best", with_backtest=False)
     best = np.array([y.min() if goal == "min" else y.max() for _, y in noisy.values()])
     for q in (found.median, *found.interval):
@@ -305,7 +306,10 @@ def test_the_end_of_a_decay_is_learnt_from_a_few_finished_siblings() -> None:
     end = 4000
     x, y = quadratic(end, 0.2, 0)
     seen = x <= 0.8 * end
-    power = lambda at, level, amount, exponent: level + amount * (at / 1000) ** -exponent  # noqa: E731
+
+    def power(at: np.ndarray | float, level: float, amount: float, exponent: float) -> np.ndarray | float:
+        return level + amount * (at / 1000) ** -exponent
+
     best, _ = curve_fit(power, x[seen], y[seen], p0=(0.3, 0.1, 0.3))
     assert abs(power(end, *best) - y[-1]) > 10 * np.std(power(x[seen], *best) - y[seen])
 
@@ -426,7 +430,7 @@ def test_odd_curves_get_finite_forecasts_within_the_bounds(name: str, estimate: 
     lower, upper = {"no": (-np.inf, np.inf), "tight": (float(seen.min()), np.inf), "wide": (0.0, wide)}[bounded]
     if goal == "max" and bounded == "tight":
         lower, upper = -np.inf, float(seen.max())
-    metric = Metric("loss", goal, lower, upper)  # type: ignore[arg-type]
+    metric = Metric("loss", goal, lower, upper)
     end = float(x.max() + np.ptp(x) + 1)
     found = forecast(from_runs({"odd": (x, y)}, end=end, metric=metric), estimate=estimate, with_backtest=False)
     assert found.status[0].forecasts
