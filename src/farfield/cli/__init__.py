@@ -17,6 +17,7 @@ _COMMANDS = {
     "runs": ("farfield.cli.runs", "Read training logs: what is in them, and one metric as one table."),
     "forecast": ("farfield.cli.forecast", "Where every run will end, with intervals, and which to continue."),
     "backtest": ("farfield.cli.backtest", "How the forecasts do where the far end is hidden."),
+    "limit": ("farfield.cli.limit", "FID or Inception Score with infinitely many samples, with intervals."),
     "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
     "claims": ("farfield.cli.claims", "Run the papers' claims and see their verdicts."),
