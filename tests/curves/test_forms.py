@@ -174,3 +174,18 @@ def test_aliases():
 def test_an_unknown_form_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=r"unknown curve form 'powr3'; nearest: pow3, .*are allowed"):
         get_form("powr3")
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_a_broken_power_law_with_more_breaks_is_made_when_asked_for(n: int) -> None:
+    form = get_form(f"bnsl{n}")
+    assert form is get_form(f"BNSL{n}")
+    assert form.n_parameters == 3 * n + 3
+    rng = np.random.default_rng(n)
+    u, theta = np.exp(rng.uniform(-3, 1, 9)), form.starts[5]
+    t = dict(zip(form.parameters, theta, strict=True))
+    slow = u ** -np.exp(t["log c0"])
+    for i in range(1, n + 1):
+        d, c, f = np.exp(t[f"log d{i}"]), t[f"c{i}"], np.exp(t[f"log f{i}"])
+        slow = slow * (1 + (u / d) ** (1 / f)) ** (-c * f)
+    np.testing.assert_allclose(form.values(u[None], theta[None])[0], slow, rtol=1e-12)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -226,12 +227,15 @@ _RATE, _EXPONENT, _SHIFT, _FREE = (-9.0, 7.0), (-5.0, 2.5), (-9.0, 5.0), (-8.0, 
 _POWERS, _RATES = _logs(0.05, 3.0, 16), _logs(0.1, 100.0, 16)
 
 
+@cache
 def _broken(n: int) -> Form:
+    """The broken power law with `n` breaks. Up to two breaks have a grid of places; more are spread over the seen part."""
     breaks = ", ".join(f"log d{i}, c{i}, log f{i}" for i in range(1, n + 1))
-    where = [np.log([0.1, 0.4]), np.log([0.03, 0.2])][:n]
+    where = [np.log([0.1, 0.4]), np.log([0.03, 0.2])][:n] if n <= 2 else list(_logs(0.02, 0.7, n)[:, None])
+    widths = np.log([0.1, 0.5] if n <= 2 else [0.3])
     axes: list[Sequence[float] | FloatArray] = [_logs(0.05, 1.0, 4)]
     for i in range(n):
-        axes += [where[i], [-0.3, 0.4], np.log([0.1, 0.5])]
+        axes += [where[i], [-0.3, 0.4], widths]
     box = [_EXPONENT] + [(-9.0, 5.0), (-8.0, 8.0), (-4.0, 3.0)] * n
     formula = "c + a u^-c0 prod_i (1 + (u/d_i)^(1/f_i))^(-c_i f_i)"
     return _form(f"bnsl{n}", formula, f"log c0, {breaks}", _broken_power(n), _grid(*axes), box)
@@ -297,8 +301,13 @@ ALIASES = {
 
 
 def get_form(name: str) -> Form:
-    """The form called `name`, by its own name or an alias; InputError with the nearest three otherwise."""
+    """The form called `name`, by its own name or an alias; ``bnsl3`` to ``bnsl6`` are made when asked for.
+
+    Raises InputError with the nearest three names otherwise.
+    """
     key = ALIASES.get(name.casefold(), name.casefold())
+    if key in ("bnsl3", "bnsl4", "bnsl5", "bnsl6"):
+        return _broken(int(key[-1]))
     if key not in FORMS:
         raise unknown_name("curve form", name, [*FORMS, *ALIASES])
     return FORMS[key]
