@@ -1,0 +1,1 @@
+"""Weights: checkpoints as points on a ray, read and written as streams."""

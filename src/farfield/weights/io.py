@@ -1,0 +1,9 @@
+"""Checkpoints on disk: what reads, writes, verifies and compares them."""
+
+from __future__ import annotations
+
+from farfield.weights.checkpoint import Checkpoint, raw_dtype
+from farfield.weights.header import FLOAT_DTYPES, TensorInfo
+from farfield.weights.writer import CheckpointWriter
+
+__all__ = ["FLOAT_DTYPES", "Checkpoint", "CheckpointWriter", "TensorInfo", "raw_dtype"]
