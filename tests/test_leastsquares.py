@@ -213,6 +213,7 @@ def test_an_optimum_outside_the_box_is_found_on_its_edge():
     outside = (theta[:, 0] < -0.4) | (theta[:, 0] > 0.5)
     found = solve(exponentials, np.zeros((40, 1)), y, np.ones_like(y), bounds=(low, high))
     assert found.converged.all()
+    assert found.n_iter <= 15  # it does not creep along the edge
     assert outside.sum() > 20
     np.testing.assert_array_equal(found.theta[outside, 0], np.where(theta[outside, 0] < 0, low, high))
 

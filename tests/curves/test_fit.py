@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from farfield.curves.fit import Batch, FitResult, fit_form, positions
+from farfield.curves.fit import _BLOCK, Batch, FitResult, fit_form, positions
 from farfield.curves.forms import FORMS, get_form
 from farfield.errors import InputError
 
@@ -233,13 +233,15 @@ def test_one_grid_of_x_equals_curves_fitted_alone():
 
 
 def test_large_batches_are_worked_through_in_blocks():
-    x = np.tile(np.arange(1.0, 61), (200, 1))
-    y = np.linspace(1, 2, 200)[:, None] / x + 0.1
-    form = FORMS["mmf"]
-    assert len(form.starts) * 60 * 200 > 400_000
+    rng = np.random.default_rng(2)
+    x = np.cumsum(rng.uniform(0.5, 1.5, (1600, 60)), axis=1)
+    y = np.linspace(1, 2, 1600)[:, None] / x + 0.1
+    form = FORMS["exp3"]
+    assert 3 * x.size > _BLOCK  # more than one block of starts, and many of grid cells
     whole = fit_form(form, Batch.from_padded(x, y, np.ones_like(x)))
-    part = fit_form(form, Batch.from_padded(x[150:], y[150:], np.ones((50, 60))))
-    np.testing.assert_allclose(whole.predict([100.0])[150:], part.predict([100.0]), rtol=1e-10)
+    part = fit_form(form, Batch.from_padded(x[1500:], y[1500:], np.ones((100, 60))))
+    np.testing.assert_allclose(whole.cost[1500:], part.cost, rtol=1e-10)
+    np.testing.assert_allclose(whole.predict([100.0])[1500:], part.predict([100.0]), rtol=1e-10)
 
 
 def test_an_empty_batch():
@@ -320,6 +322,16 @@ def test_huber_forgives_a_spike():
     robust, plain = (fit_form(FORMS["pow3"], batch, huber=h).predict([80.0])[:, 0] for h in (0.003, None))
     assert np.abs(robust - 0.525).max() < 0.01
     assert np.abs(plain - 0.525).min() > 0.02
+
+
+def test_each_curve_may_have_its_own_huber_limit():
+    curves, limits = ragged(5, seed=12, noise=0.05), np.array([0.01, 0.02, 0.05, 0.1, 1.0])
+    together = fit_form(FORMS["pow3"], batch_of(curves), huber=limits)
+    for i, limit in enumerate(limits):
+        alone = fit_form(FORMS["pow3"], batch_of(curves), huber=limit)
+        np.testing.assert_allclose(together.cost[i], alone.cost[i], rtol=1e-10)
+    # a wider limit counts more of what lies far out
+    assert np.all(np.diff([fit_form(FORMS["pow3"], batch_of(curves), huber=h).cost for h in limits], axis=0) >= -1e-9)
 
 
 # -- scale laws ----------------------------------------------------------------------------------------------------------
