@@ -1,8 +1,8 @@
 """Float formats and exact rounding between them: every value is rounded once, straight from float64 to its format.
 
 Rounding through float32 rounds twice: 1 + 2^-8 + 2^-40 lies above the middle of two neighbouring bfloat16 numbers, float32 drops
-the 2^-40, and what is left is a tie that goes down to 1. :func:`round_to` gives 1 + 2^-7, the nearest. Stored numbers are *raw bits*,
-unsigned integers of the format's width; :func:`widen` gives their exact values.
+the 2^-40, and what is left is a tie that goes down to 1. :func:`round_to` gives 1 + 2^-7, the nearest. Stored numbers are *raw
+bits*, unsigned integers of the format's width; :func:`widen` gives their exact values.
 
 Formats carry the names that safetensors files use: F64, F32, F16, BF16, F8_E4M3 (no infinities, OCP "e4m3fn"), F8_E5M2.
 Source of the 8-bit formats: OCP 8-bit Floating Point Specification (OFP8) 1.0, tables 1 and 2.
@@ -207,7 +207,8 @@ def _table(dtype: str) -> FloatArray:
         values[magnitude > fmt.beyond] = np.nan
     else:
         values[magnitude == fmt.nan] = np.nan
-    return np.copysign(values, np.where(raw > 127, -1.0, 1.0))
+    signed: FloatArray = np.copysign(values, np.where(raw > 127, -1.0, 1.0))
+    return signed
 
 
 def _round_bf16(x: FloatArray) -> Raw:

@@ -173,6 +173,16 @@ class Checkpoint:
             )
         return formats.widen(self.read(name, start, stop), info.dtype)
 
+    def read_bytes(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Bytes ``start .. stop`` of a tensor of any dtype, those narrower than a byte too; raises as :meth:`read`."""
+        info = self.info(name)
+        stop = info.nbytes if stop is None else stop
+        if not 0 <= start <= stop <= info.nbytes:
+            raise InputError(f"bytes {start} to {stop} of {name!r} were asked for; it has 0 to {info.nbytes}")
+        raw = np.empty(stop - start, np.uint8)
+        self._read_into(info, start, raw)
+        return raw
+
     def _read_into(self, info: TensorInfo, byte: int, raw: NDArray[Any]) -> None:
         view = raw.view(np.uint8).data
         descriptor = self._descriptor(info.shard)
