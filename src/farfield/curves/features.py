@@ -72,7 +72,7 @@ def load(name: str, source: Source) -> NDArray[Any]:
 
     Raises InputError for what is not n >= 2 rows of d >= 1 real numbers; FormatError for a file that cannot be read.
     """
-    array = _read(os.fspath(source)) if isinstance(source, str | os.PathLike) else np.asarray(source)
+    array = read_array(os.fspath(source)) if isinstance(source, str | os.PathLike) else np.asarray(source)
     where = f"{name} ({os.fspath(source)})" if isinstance(source, str | os.PathLike) else name
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where} holds {array.dtype}; allowed: real numbers")
@@ -127,7 +127,8 @@ def _refuse(name: str, rows: NDArray[Any], chunk: FloatArray, start: int, index:
     ) from None
 
 
-def _read(source: str) -> NDArray[Any]:
+def read_array(source: str) -> NDArray[Any]:
+    """The array of a file, of any shape; ``FILE::NAME`` for one of several. Raises as :func:`load`."""
     shown, _, name = source.partition("::")
     path, key = Path(shown), name or None
     ending = path.suffix.casefold()
@@ -139,7 +140,8 @@ def _read(source: str) -> NDArray[Any]:
         if ending == ".npy":
             return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
         if ending == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            # opened here: NumPy leaves the file open where it is no archive
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return np.asarray(archive[_only(path, list(archive.files), key)])
         if ending == ".safetensors":
             from safetensors import safe_open

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.features import Index, Moments, Source, chunks, load, moments
+from farfield.curves.features import Index, Moments, Source, chunks, load, moments, read_array
 from farfield.curves.limits import SIZES, Limit, Plan, Score, bootstrapped, influenced
 from farfield.errors import InputError
 from farfield.linalg import nuclear_norm, psd, psd_factor, trace_sqrt_product, transport_root
@@ -195,10 +196,11 @@ def _given(name: str, value: Reference) -> tuple[Moments, NDArray[Any] | None]:
     """Moments, and the rows they are of where there are rows."""
     if isinstance(value, tuple) and len(value) == 2:
         return _pair(name, *value), None
-    if isinstance(value, str | os.PathLike) and os.fspath(value).casefold().endswith(".npz") and os.path.isfile(value):
+    if isinstance(value, str | os.PathLike) and zipfile.is_zipfile(value) and os.fspath(value).casefold().endswith(".npz"):
         with np.load(value, allow_pickle=False) as archive:
-            if {"mu", "sigma"} <= set(archive.files):
-                return _pair(name, archive["mu"], archive["sigma"]), None
+            statistics = {"mu", "sigma"} <= set(archive.files)
+        if statistics:
+            return _pair(name, read_array(f"{os.fspath(value)}::mu"), read_array(f"{os.fspath(value)}::sigma")), None
     rows = load(name, value)
     return moments(name, rows), rows
 
