@@ -121,16 +121,16 @@ class _State:
     stuck: NDArray[np.bool_]
 
     def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Go on with `rows` only."""
         for name, value in vars(self).items():
             setattr(self, name, value[rows])
 
     def put(self, rows: NDArray[np.bool_], **values: FloatArray) -> None:
         """Take over `rows` of each of `values`."""
         for name, value in values.items():
-            if rows.all():
-                setattr(self, name, value)
-            else:
-                getattr(self, name)[rows] = value[rows]
+            # never into the old array, which may be the model's own
+            wide = rows.reshape(-1, *[1] * (value.ndim - 1))
+            setattr(self, name, value if rows.all() else np.where(wide, value, getattr(self, name)))
 
     def reweight(self) -> NDArray[np.bool_]:
         """Majorise the Huber loss at the present residuals and refit beta; where that gained, the row is not settled."""
