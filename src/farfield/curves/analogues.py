@@ -206,7 +206,7 @@ def weighted_quantile(value: FloatArray, weight: FloatArray, q: float) -> FloatA
     return np.take_along_axis(value, np.take_along_axis(order, first, axis=-1), axis=-1)
 
 
-def conformal_factor(predictive: Mixture, truth: FloatArray, level: float, weights: FloatArray | None = None) -> float:
+def conformal_factor(predictive: Mixture, truth: FloatArray, level: float) -> float:
     """Factor by which the central intervals of held-out runs must be stretched about the median to cover at `level`.
 
     The score of a run is the distance of the truth from the median in units of the interval's half-width on that side;

@@ -132,8 +132,8 @@ _COLUMNS = ("log_likelihood", "crps", *(f"q{q:g}" for q in _QUANTILES))
 
 
 def _columns(predictive: Mixture, truth: FloatArray) -> FloatArray:
-    """(n, n_columns): log-likelihood, CRPS and quantiles of each forecast."""
-    return np.column_stack([predictive.log_prob(truth), predictive.crps(truth), predictive.quantile(_QUANTILES).T])
+    """(n, n_columns): log-likelihood (kept finite), CRPS and quantiles of each forecast."""
+    return np.column_stack([np.maximum(predictive.log_prob(truth), -1e9), predictive.crps(truth), predictive.quantile(_QUANTILES).T])
 
 
 def _gathered(parts: list[tuple[IntArray, Mixture]]) -> tuple[IntArray, Mixture]:

@@ -129,8 +129,9 @@ def _forecasts(
     y = batch.y[:, None, :]
     length = begins.sum(axis=2)
     last = np.take_along_axis(batch.y, length - 1, axis=1)
-    # where the schedule is known, what is left is noise about a slow trend, and takes the whole curve to average out
-    memory = np.full(n, _RECENCY) if drive is None else np.where(drive.known, 0.0, _RECENCY)
+    # before a known decay, what is seen is noise about a slow trend, and takes the whole curve to average out
+    steady = np.zeros(n, dtype=bool) if drive is None else drive.known & (np.nan_to_num(drive.fall[:, -1]) > 0.05)
+    memory = np.where(steady, 0.0, _RECENCY)
     recency = (batch.x / batch.last[:, None]) ** memory[:, None]
     weights = begins * (batch.weight * recency)[:, None, :]
     ahead = np.empty((n, len(members), m))

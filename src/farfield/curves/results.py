@@ -49,7 +49,7 @@ class ForecastStatus(Enum):
     DECAY_TO_COME = "learning-rate decay still to come: do not stop on this forecast"
     SCHEDULE_UNKNOWN = "schedule unknown, a decay may still come: do not stop on this forecast alone"
     FAR = "far beyond the evidence: see more before deciding"
-    FINISHED = "at its planned end: nothing to forecast"
+    FINISHED = "has ended: nothing to forecast"
     TOO_SHORT = "fewer than 3 points: not forecast"
     DIVERGED = "diverged: not forecast"
     NO_END = "planned end unknown: not forecast; give --to or --by"
