@@ -9,7 +9,8 @@ import pytest
 
 from curves.simulated import from_runs
 from farfield import Curves
-from farfield.curves.binning import MOST_POINTS, binned
+from farfield.curves.binning import MOST_POINTS, binned, despiked
+from farfield.curves.forecaster import EnsembleForecaster
 from tolerances import assert_close
 
 
@@ -121,3 +122,28 @@ def test_no_runs_and_constant_runs() -> None:
     assert flat.noise[0] == 0.0
     assert flat.batch.count[0] == 62  # the first bins are narrower than the spacing
     assert_close(flat.batch.y[0, :62], np.full(62, 0.7))
+
+
+def test_a_lone_spike_is_replaced_and_a_step_is_not() -> None:
+    rng = np.random.default_rng(0)
+    y = np.exp(-np.arange(30) / 8) + 0.01 * rng.normal(size=30)
+    spiked, stepped, late = y.copy(), y.copy(), y.copy()
+    spiked[12], late[-1] = 1e6, 50.0
+    stepped[15:] += 5.0
+    calm = despiked(np.stack([spiked, stepped, late, y]), np.full(4, 30))
+    assert calm[0, 12] == pytest.approx(np.median(spiked[10:15]))
+    np.testing.assert_array_equal(np.delete(calm[0], 12), np.delete(spiked, 12))
+    np.testing.assert_array_equal(calm[1:], [stepped, late, y])
+
+
+def test_one_spike_does_not_move_the_forecast() -> None:
+    rng = np.random.default_rng(1)
+    x = np.arange(1.0, 31.0)
+    y = 0.3 + x**-0.7 + 0.01 * rng.normal(size=30)
+    spiked = y.copy()
+    spiked[12] = 1e6
+    forecasts = [
+        EnsembleForecaster().predict(Curves.from_points(["a"] * 30, x, values), [60.0]).quantile([0.1, 0.5, 0.9])
+        for values in (y, spiked)
+    ]
+    np.testing.assert_allclose(forecasts[1], forecasts[0], atol=0.02)

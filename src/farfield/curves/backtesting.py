@@ -133,7 +133,8 @@ _COLUMNS = ("log_likelihood", "crps", *(f"q{q:g}" for q in _QUANTILES))
 
 def _columns(predictive: Mixture, truth: FloatArray) -> FloatArray:
     """(n, n_columns): log-likelihood (kept finite), CRPS and quantiles of each forecast."""
-    return np.column_stack([np.maximum(predictive.log_prob(truth), -1e9), predictive.crps(truth), predictive.quantile(_QUANTILES).T])
+    likelihood = np.maximum(predictive.log_prob(truth), -1e9)
+    return np.column_stack([likelihood, predictive.crps(truth), predictive.quantile(_QUANTILES).T])
 
 
 def _gathered(parts: list[tuple[IntArray, Mixture]]) -> tuple[IntArray, Mixture]:
