@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -66,3 +67,159 @@ def diff(
                 click.echo(f"note: not compared: {len(names)} tensors {what}, such as {names[0]!a}", err=True)
     shown = frame.select("name", "size", "norm_a", "norm_step", "relative", "cosine", "changed")
     emit(frame, fmt, out, shown=shown, footer=result.summary(), document=result.to_dict())
+
+
+_FILTERS = (
+    click.option("--include", multiple=True, metavar="REGEX", help="Only tensors in whose names this is found; repeatable."),
+    click.option("--exclude", multiple=True, metavar="REGEX", help="Copy tensors in whose names this is found; repeatable."),
+    click.option("--dtype", metavar="TYPE", help="Of the output: bfloat16, float16, float32 or float64 [default: the inputs']."),
+    click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Tensors worked on at a time."),
+)
+
+
+def _filtered(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_FILTERS):
+        function = option(function)
+    return function
+
+
+@command.command()
+@click.option("--base", required=True, metavar="PATH", help="The checkpoint before tuning, such as SFT.")
+@click.option("--tuned", required=True, metavar="PATH", help="The checkpoint after it, such as DPO.")
+@click.option("--alpha", type=float, required=True, help="How far beyond tuned, in steps from base to tuned.")
+@click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
+@click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
+@_filtered
+def extrapolate(
+    base: str,
+    tuned: str,
+    alpha: float,
+    out: str,
+    dry_run: bool,
+    quiet: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dtype: str | None,
+    threads: int,
+) -> None:
+    """Write tuned + alpha (tuned - base), every element rounded once.
+
+    Integers, tensors left out and the files beside the weights are copied from tuned. A killed run goes on where it was.
+    """
+    from farfield.weights import extrapolate as expo
+
+    prepared = expo.plan_extrapolation(base, tuned, alpha, dtype=dtype, include=include, exclude=exclude)
+    if not dry_run:
+        expo.extrapolate(base, tuned, out, alpha=alpha, dtype=dtype, include=include, exclude=exclude, threads=threads)
+    if not quiet:
+        click.echo(f"{out}: {prepared.summary()}{' (dry run: nothing written)' if dry_run else ''}", err=True)
+
+
+@command.command()
+@click.argument("recipe")
+@click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
+@click.option("--dtype", metavar="TYPE", help="Of the output, instead of the recipe's.")
+@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Tensors worked on at a time.")
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
+@click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
+def merge(recipe: str, out: str, dtype: str | None, threads: int, dry_run: bool, quiet: bool) -> None:
+    """Merge checkpoints by a RECIPE: TOML, or mergekit's YAML or JSON.
+
+    Methods: linear, task_arithmetic, extrapolate, slerp, model_stock, ties, dare_linear, dare_ties, breadcrumbs, breadcrumbs_ties.
+    """
+    import dataclasses
+
+    from farfield.weights.recipes import read_recipe
+
+    read = read_recipe(recipe)
+    if dtype is not None:
+        read = dataclasses.replace(read, dtype=dtype)
+    prepared = read.plan()
+    if not dry_run:
+        read.run(out, threads=threads)
+    if not quiet:
+        click.echo(f"{out}: {read.method}, {prepared.summary()}{' (dry run: nothing written)' if dry_run else ''}", err=True)
+
+
+@command.command()
+@click.option("--base", required=True, metavar="PATH", help="The checkpoint before tuning.")
+@click.option("--tuned", required=True, metavar="PATH", help="The checkpoint after it.")
+@click.option("--score-cmd", required=True, metavar="COMMAND", help="Prints the score of {model}; run without a shell.")
+@click.option("--test-cmd", metavar="COMMAND", help="The same on other examples: reported for alpha = 0 and the best.")
+@click.option("--alphas", default="0,0.25,0.5,1,2,4", show_default=True, metavar="A,B,...", help="The grid; 0 is always in it.")
+@click.option(
+    "--search", type=click.Choice(["grid", "golden"]), default="grid", show_default=True, help="golden: between the ends."
+)
+@click.option("--evaluations", type=click.IntRange(4, 1000), default=8, show_default=True, help="Scores of a golden search.")
+@click.option("--scratch", metavar="DIR", help="Where the one checkpoint that exists at a time is written [default: temporary].")
+@click.option("--state", metavar="FILE", help="Keeps scores, so that the same command goes on where it was interrupted (.json).")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds a score may take.")
+@click.option("--plot", "figure", metavar="FILE", help="Score against alpha (.png, .svg or .pdf).")
+@_filtered
+@output_options
+def sweep(
+    base: str,
+    tuned: str,
+    score_cmd: str,
+    test_cmd: str | None,
+    alphas: str,
+    search: str,
+    evaluations: int,
+    scratch: str | None,
+    state: str | None,
+    timeout: float | None,
+    figure: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dtype: str | None,
+    threads: int,
+    as_json: bool,
+    as_csv: bool,
+    out: str | None,
+    quiet: bool,
+) -> None:
+    """Score tuned + alpha (tuned - base) for several alpha. Exit code 1 if no step further scores higher than tuned.
+
+    COMMAND is split into arguments as a shell would, {model} being the checkpoint's path. Its last line is the score, higher is
+    better: a number, or JSON, an array of one number an example or {"scores": [...]}, which gives an interval of the gain.
+    """
+    from farfield.weights import extrapolate as expo
+    from farfield.weights.scoring import ScoreCommand
+
+    fmt = format_of(as_json, as_csv, out)
+    if figure is not None:
+        from farfield.curves.plot import check_format
+
+        check_format(figure)
+    try:
+        grid = [float(a) for a in alphas.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--alphas is {alphas!r}; allowed: numbers with commas between, such as 0,0.5,1") from None
+    result = expo.sweep(
+        base,
+        tuned,
+        ScoreCommand.parse(score_cmd, timeout),
+        alphas=grid,
+        search=search,
+        evaluations=evaluations,
+        test=None if test_cmd is None else ScoreCommand.parse(test_cmd, timeout),
+        scratch=scratch,
+        state=state,
+        identity=f"{score_cmd!r} {test_cmd!r}",
+        dtype=dtype,
+        include=include,
+        exclude=exclude,
+        threads=threads,
+    )
+    if figure is not None:
+        from matplotlib.figure import Figure
+
+        from farfield.curves.plot import save_figure
+
+        drawn = Figure(figsize=(6, 3.6), layout="constrained")
+        result.plot(drawn.subplots())
+        save_figure(drawn, figure)
+    emit(result.to_frame(), fmt, out, footer=result.summary(), document=result.to_dict(), every_row=True)
+    if result.status is expo.SweepStatus.NO_GAIN:
+        sys.exit(1)
