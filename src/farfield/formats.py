@@ -111,7 +111,7 @@ def round_to(values: ArrayLike, dtype: str, *, rounding: Rounding = "nearest", r
     Raises InputError for an unknown format or rounding.
     """
     fmt = format_named(dtype)
-    x = np.ascontiguousarray(values, dtype=np.float64)
+    x = np.ascontiguousarray(values, dtype=np.float64)  # at least one axis
     shape = np.shape(values)
     if rounding == "stochastic":
         return _round_by_quantum(x, fmt, generator(rng).random(x.shape)).reshape(shape)
@@ -250,6 +250,7 @@ def _round_by_quantum(x: FloatArray, fmt: FloatFormat, uniform: FloatArray | Non
     finite = np.isfinite(magnitude)
     magnitude = np.where(finite, magnitude, 0.0)
     exponent = np.maximum(np.frexp(magnitude)[1] - 1, fmt.smallest_exponent)
+    exponent[magnitude == 0] = fmt.smallest_exponent
     units = np.ldexp(magnitude, fmt.mantissa - exponent)
     if uniform is None:
         whole = np.rint(units)

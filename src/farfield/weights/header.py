@@ -30,7 +30,7 @@ _DTYPES_BY_BITS = {
 DTYPE_BITS = {dtype: bits for bits, dtypes in _DTYPES_BY_BITS.items() for dtype in dtypes.split()}
 # what weights can be computed with as they are stored; narrower floats need scales that stand elsewhere
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
-QUANTISED_DTYPES = tuple(d for d in DTYPE_BITS if d.startswith(("F8", "F4", "F6")))
+QUANTISED_DTYPES = tuple(d for d in DTYPE_BITS if d.startswith("F") and d not in FLOAT_DTYPES)
 
 MOST_JSON = 100_000_000  # bytes; the limit of the format
 _MOST_AXES = 64
