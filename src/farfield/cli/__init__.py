@@ -18,6 +18,8 @@ _COMMANDS = {
     "forecast": ("farfield.cli.forecast", "Where every run will end, with intervals, and which to continue."),
     "backtest": ("farfield.cli.backtest", "How the forecasts do where the far end is hidden."),
     "limit": ("farfield.cli.limit", "FID or Inception Score with infinitely many samples, with intervals."),
+    "scale": ("farfield.cli.scale", "Scaling laws of a sweep: what a budget buys, how sure, how far it carries."),
+    "gap": ("farfield.cli.gap", "How much worse a model is beyond what it saw, and why."),
     "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
     "claims": ("farfield.cli.claims", "Run the papers' claims and see their verdicts."),

@@ -23,9 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.curves.laws.fitter import Minima, minimise
+from farfield.curves.laws.law import ScalingLaw
 from farfield.errors import InputError
 from farfield.predictive import Samples
-from farfield.seeds import Seed, generator
+from farfield.seeds import Seed, child, generator, root
 
 FloatArray = NDArray[np.float64]
 # a floor must lie this far below the least loss, as a share: at the floor the power is 0 / 0
@@ -75,6 +76,47 @@ def pair_runs(x_a: ArrayLike, loss_a: ArrayLike, x_b: ArrayLike, loss_b: ArrayLi
         )
     unpaired = len(xa) + len(xb) - 2 * rows.size
     return Pairs(xa[rows], la[rows], lb[near_b[rows]], unpaired, merged_a + merged_b)
+
+
+def translate(
+    x_a: ArrayLike,
+    loss_a: ArrayLike,
+    x_b: ArrayLike,
+    loss_b: ArrayLike,
+    *,
+    fit_floor: bool = False,
+    n_boot: int = 1000,
+    rng: Seed = 0,
+) -> tuple[LossToLoss, Pairs, ScalingLaw]:
+    """Floors, pairs and curve in one step, from two sweeps.
+
+    Parameters
+    ----------
+    x_a, x_b : (n_a, 2), (n_b, 2) params and tokens; loss_a, loss_b : losses
+    fit_floor : fit the second floor (train-to-test) instead of taking it from a law of the second sweep (train-to-train)
+    n_boot, rng : refits, and their seed
+
+    Returns the fitted curve, the pairs, and the law of the first sweep. A floor is that of the law, chinchilla or kaplan, that fits
+    the sweep at lower cost, and its refits carry its uncertainty on.
+    """
+    seed = root(rng)
+    laws = [
+        min(
+            (ScalingLaw(form, n_boot=n_boot, random_state=child(seed, i)).fit(x, y) for form in ("chinchilla", "kaplan")), key=_cost
+        )
+        for i, (x, y) in enumerate(((x_a, loss_a), (x_b, loss_b))[: 1 if fit_floor else 2])
+    ]
+    pairs = pair_runs(x_a, loss_a, x_b, loss_b)
+    floors = [law.parameters_["E"] for law in laws]
+    draws = [np.exp(law.draws_[:, 0]) for law in laws]
+    fitted = LossToLoss(n_boot=n_boot, random_state=child(seed, 2)).fit(
+        pairs.loss_a, pairs.loss_b, *floors, draws_a=draws[0], draws_b=None if fit_floor else draws[1]
+    )
+    return fitted, pairs, laws[0]
+
+
+def _cost(law: ScalingLaw) -> float:
+    return law.cost_
 
 
 def _average(x: FloatArray, loss: FloatArray, rtol: float, side: str) -> tuple[FloatArray, FloatArray, int]:
@@ -202,7 +244,8 @@ class LossToLoss:
 
     def expected(self, loss_a: ArrayLike) -> FloatArray:
         """(m,) second losses at first losses (m,) above the floor."""
-        return self._at(np.array([[np.log(self.K_), self.kappa_, self.e_a_, self.e_b_]]), loss_a)[0]
+        self._fitted()
+        return np.asarray(self._at(np.array([[np.log(self.K_), self.kappa_, self.e_a_, self.e_b_]]), loss_a)[0])
 
     def predict(self, loss_a: ArrayLike, *, target: str = "latent") -> Samples:
         """Distribution of the second loss given first losses (m,): of the curve, or (``logged``) of one pair with its scatter.
@@ -210,22 +253,25 @@ class LossToLoss:
         Raises InputError for a loss at or below the fitted floor. A draw whose floor lies above the loss gives that draw's E1.
         """
         checks.choice("target", target, ("latent", "logged"))
+        self._fitted()
         draws = self._at(self.draws_, loss_a)
         if target == "logged":
             rng = generator(None if self.random_state is None else 1)
             draws = draws * np.exp(rng.choice(self.residuals_, draws.shape))
         return Samples(draws)
 
-    def _at(self, values: FloatArray, loss_a: ArrayLike) -> FloatArray:
+    def _fitted(self) -> None:
         if not hasattr(self, "K_"):
             raise InputError("not fitted yet; call fit(loss_a, loss_b, e_a, e_b) first")
+
+    def _at(self, values: FloatArray, loss_a: ArrayLike) -> FloatArray:
         a = checks.finite("loss_a", loss_a, ndim=1)
         if a.size and a.min() <= self.e_a_:
             raise InputError(
                 f"loss_a holds {a.min():g}, at or below the floor {self.e_a_:g} of its law; allowed: losses above the floor"
             )
         log_k, kappa, e_a, e_b = (values[:, j, None] for j in range(4))
-        return np.asarray(np.exp(log_k) * np.maximum(a[None] - e_a, 0.0) ** kappa + e_b)
+        return np.asarray(np.exp(log_k) * np.maximum(a[None] - e_a, 0.0) ** kappa + e_b, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """K, kappa and the floors with 90 % intervals, as plain values."""

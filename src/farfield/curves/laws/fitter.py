@@ -19,6 +19,7 @@ FloatArray = NDArray[np.float64]
 # theta (b, p), problems (b,) -> f (b, n), its derivatives (b, p, n)
 Model = Callable[[FloatArray, NDArray[np.int64]], tuple[FloatArray, FloatArray]]
 _CHUNK = 250_000  # derivatives held at once, so that a block stays in the processor's cache
+_RIDGE = 1e-13
 _LONGEST = 3.0  # in one parameter at once
 
 
@@ -106,9 +107,12 @@ def _block(
         gradient[stay] = 0.0
         free = (~stay[:, :, None]) & (~stay[:, None, :])
         upper, newton = np.where(free, upper, 0.0), np.where(free, newton, 0.0)
-        diagonal = np.einsum("bpp->bp", upper).copy()
-        ridge = (1e-13 * diagonal + 1e-300 + np.where(diagonal == 0, 1.0, 0.0))[:, :, None] * np.eye(t.shape[1])
-        promise = 0.5 * np.einsum("bp,bp->b", gradient, np.linalg.solve(upper + ridge, gradient[:, :, None])[:, :, 0])
+        # in units in which every parameter counts the same, a ridge of rounding's size settles what the points leave open
+        unit = np.sqrt(np.einsum("bpp->bp", upper))
+        unit = np.where(unit > 0, unit, 1.0)
+        both = unit[:, :, None] * unit[:, None, :]
+        upper, newton, down = upper / both + _RIDGE * np.eye(t.shape[1]), newton / both, gradient / unit
+        promise = 0.5 * np.einsum("bp,bp->b", down, np.linalg.solve(upper, down[:, :, None])[:, :, 0])
         # the 0.01 is for exact data: residuals of a millionth of delta have no more to tell
         done = (promise <= rtol * (cost + 0.01)) | (mu > 1e8)
         leave = done | (tried == max_iter)
@@ -120,16 +124,18 @@ def _block(
             keep = ~leave
             place, t, target, w, hold, residual, cost = (v[keep] for v in (place, t, target, w, hold, residual, cost))
             slope, mu, growth = (v[keep] for v in (slope, mu, growth))
-            gradient, upper, newton, ridge = (v[keep] for v in (gradient, upper, newton, ridge))
-        matrix = newton + mu[:, None, None] * (upper + ridge)
-        move = np.clip(-np.linalg.solve(matrix + 1e-3 * ridge, gradient[:, :, None])[:, :, 0], -_LONGEST, _LONGEST)
+            down, upper, newton, unit = (v[keep] for v in (down, upper, newton, unit))
+        matrix = newton + mu[:, None, None] * upper + _RIDGE * np.eye(t.shape[1])
+        move = np.clip(-np.linalg.solve(matrix, down[:, :, None])[:, :, 0] / unit, -_LONGEST, _LONGEST)
         trial = np.clip(t + move, low, high)
         move = trial - t
-        new_value, new_slope = model(trial, rows[place])
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a step too far, which is then refused
+            new_value, new_slope = model(trial, rows[place])
         new_residual = target - new_value
         new_cost = huber(new_residual, w, delta)
         better = new_cost < cost
-        expected = -np.einsum("bp,bp->b", move, gradient + 0.5 * np.einsum("bpq,bq->bp", newton, move))
+        scaled_move = move * unit
+        expected = -np.einsum("bp,bp->b", scaled_move, down + 0.5 * np.einsum("bpq,bq->bp", newton, scaled_move))
         ratio = np.where(better, (cost - new_cost) / np.maximum(expected, 1e-300), 0.0)
         shrink = np.maximum(1.0 / 5.0, 1.0 - (2.0 * np.minimum(ratio, 1.0) - 1.0) ** 3)
         mu = np.clip(np.where(better, mu * shrink, mu * growth), 1e-7, 1e12)

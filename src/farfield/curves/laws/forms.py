@@ -117,10 +117,11 @@ def _data_constrained(theta: FloatArray, log_x: FloatArray) -> tuple[FloatArray,
     wanted = log_g + beta / alpha * (log_u + log_g)
     free = wanted < log_n
     log_un = np.where(free, wanted, log_n)
-    gain_n, slope_n, slope_rn = _saturating(np.expm1(log_n - log_un), np.exp(r_n))
+    excess = np.minimum(log_n - log_un, 50.0)  # saturated long before
+    gain_n, slope_n, slope_rn = _saturating(np.expm1(excess), np.exp(r_n))
     value, slopes = _separable(theta, log_un + gain_n, log_u + gain_d)
     # d log N' / d log U_N = 1 - slope_n N/U_N
-    through = -alpha * slopes[1] * np.where(free, 1.0 - slope_n * np.exp(log_n - log_un), 0.0)
+    through = -alpha * slopes[1] * np.where(free, 1.0 - slope_n * np.exp(excess), 0.0)
     over = 1.0 + beta / alpha
     g_alpha, g_beta = (1 / alpha - log_g) / (alpha + beta), (-1 / beta - log_g) / (alpha + beta)
     slopes[1] = slopes[1] + through * over / (alpha + beta)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.laws.fitter import Minima, huber, minimise
+from farfield.curves.laws.fitter import Minima, minimise
 from farfield.curves.laws.forms import EXPONENTS, FORMS, FloatArray, Form, form_of, starts
 from farfield.curves.laws.identify import Identifiability, design_gaps, identify, refuse_too_few
 from farfield.errors import ConvergenceWarning, InputError
@@ -191,6 +191,12 @@ class ScalingLaw:
         spread = float(np.sqrt((np.minimum(size / self.delta, 1.0) ** 2).mean()))
         return float(self.delta * spread / slope * np.sqrt(n / max(n - p, 1)))
 
+    def cost_unit(self) -> float:
+        """What twice a difference of costs is divided by to be chi-squared: E psi^2 / E psi' (Ronchetti 1982, the tau test)."""
+        self._fitted()
+        spread = float(np.sqrt((np.minimum(np.abs(self.residuals_) / self.delta, 1.0) ** 2).mean()))
+        return max(spread * self._scale() / self.delta, 1e-12)
+
     # -- what the law says --------------------------------------------------------------------------------------------------
 
     def expected(self, X: ArrayLike) -> FloatArray:
@@ -252,15 +258,11 @@ class ScalingLaw:
         return {n: (float(a), float(b)) for n, a, b in zip(self._form.parameters, low, high, strict=True)}
 
     def _profile(self, level: float) -> FloatArray:
-        """(2, p) where twice the rise of the cost reaches the F quantile (Ronchetti 1982: the tau test)."""
+        """(2, p) where twice the rise of the cost, in its unit, reaches the F quantile."""
         from scipy import special
 
         n, p = self._log_y.size, self.theta_.size
-        size = np.abs(self.residuals_) / self.delta
-        scale = (self._scale() / self.delta) ** 2
-        # 2 (S0 - S) E psi' / E psi^2 is chi-squared; E psi' = sqrt(E psi^2) / tau, n - p for n is in tau already
-        per_unit = 2.0 / float(np.sqrt((np.minimum(size, 1.0) ** 2).mean())) / np.sqrt(scale)
-        rise = float(special.fdtri(1, max(n - p, 1), level)) / per_unit
+        rise = float(special.fdtri(1, max(n - p, 1), level)) * self.cost_unit() / 2
         side = np.tile([-1.0, 1.0], p)
         which = np.repeat(np.arange(p), 2)
         rows = np.arange(2 * p)
@@ -271,7 +273,7 @@ class ScalingLaw:
         inside, outside = np.zeros(2 * p), np.full(2 * p, np.inf)
         step, theta = error[which].copy(), np.tile(self.theta_, (2 * p, 1))
         one = np.ones((1, n))
-        for _ in range(40):
+        for _ in range(26):
             trial = theta.copy()
             trial[rows, which] = np.clip(self.theta_[which] + side * step, low[which], high[which])
             found = self._solve(trial, one, held)
@@ -317,12 +319,6 @@ class ScalingLaw:
     def _fitted(self) -> None:
         if not hasattr(self, "theta_"):
             raise InputError("the law is not fitted yet; call fit(X, y) first")
-
-
-def cost_of(law: ScalingLaw, theta: FloatArray) -> float:
-    """The cost that `law` minimises, at any parameters (p,)."""
-    value = law._form.log_loss(theta[None], law._log_x)[0]
-    return float(huber(law._log_y - value[0], np.ones(law._log_y.size), law.delta))
 
 
 def _design(form: Form, X: ArrayLike) -> FloatArray:

@@ -1,0 +1,56 @@
+"""Lines of equal loss over compute and size: where the sweep lies, what size a budget wants, how far that is from what was seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from farfield.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from farfield.curves.laws.scaling import Scaling
+
+
+def plot_scaling(scaling: Scaling, ax: Axes | None = None) -> Axes:
+    """Draw the best law that needs params and tokens alone; raises InputError where no such law was fitted."""
+    from matplotlib.figure import Figure
+
+    flat = [law for law in scaling.laws if law.form in ("chinchilla", "kaplan")]
+    if not flat:
+        raise InputError("the figure is drawn for the chinchilla and kaplan laws; neither was fitted")
+    law = flat[0]
+    if ax is None:
+        ax = Figure(figsize=(7, 5), layout="constrained").subplots()
+    targets = [row for row in scaling.targets if row["law"] == "pooled"]
+    asked = [scaling.flops_per * row["params"] * row["tokens"] for row in targets]
+    compute = np.geomspace(scaling.flops.min() / 2, 2 * max([float(scaling.flops.max()), *asked]), 80)
+    sizes = [scaling.x["params"].min(), scaling.x["params"].max(), *(row["params"] for row in targets)]
+    params = np.geomspace(min(sizes) / 2, 2 * max(sizes), 80)
+    c, n = np.meshgrid(compute, params)
+    tokens = c / scaling.flops_per / n
+    loss = law.expected(np.column_stack([n.ravel(), tokens.ravel()])).reshape(n.shape)
+    # no line for runs of fewer tokens than a thousandth of the shortest: they are not of this world
+    loss = np.where(tokens < scaling.x["tokens"].min() / 1e3, np.nan, loss)
+    least = float(np.nanmin(loss))
+    lines = np.unique(np.round(np.geomspace(1.005 * least, max(1.2 * least, float(np.quantile(scaling.loss, 0.9))), 9), 2))
+    drawn = ax.contour(c, n, loss, levels=lines, cmap="viridis_r", linewidths=0.8)
+    ax.clabel(drawn, fontsize=7, fmt="%.2f", inline_spacing=1)
+    ax.scatter(scaling.flops, scaling.x["params"], c="#404040", s=10, label="runs", zorder=3)
+    if law.identifiability_.split:
+        along = np.geomspace(compute[0], compute[-1], 25)
+        best = [law.minimise(budget, flops_per=scaling.flops_per) for budget in along]
+        ends = np.array([b.interval(scaling.level)["params"] for b in best])
+        ax.plot(along, [b.params for b in best], color="#c0392b", label=f"compute-optimal, {law.form}")
+        ax.fill_between(along, ends[:, 0], ends[:, 1], color="#c0392b", alpha=0.15, lw=0)
+    if targets:
+        ax.scatter(asked, [row["params"] for row in targets], marker="*", s=90, color="#c0392b", label="asked", zorder=4)
+    ax.axvline(float(scaling.flops.max()), color="#888888", ls=":", lw=1)
+    ax.set(xscale="log", yscale="log", xlabel="training compute (FLOPs)", ylabel="params", ylim=(params[0], params[-1]))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e+", "e"))
+    ax.set_title("lines of equal loss; dotted: largest run seen", fontsize=9)
+    ax.legend(fontsize=8, loc="upper left")
+    return ax
