@@ -102,7 +102,7 @@ def cluster_bootstrap_ratio(
         columns = part.reshape(part.shape[0], -1)
         sums.append(columns if clusters is None else np.stack([np.bincount(labels, c, n_clusters) for c in columns.T], axis=1))
     draws = np.concatenate([
-        _ratio(counts @ sums[0], counts @ sums[1]) for counts in _counts(n_clusters, n_boot, generator(rng))
+        _ratio(counts @ sums[0], counts @ sums[1]) for counts in resample_counts(n_clusters, n_boot, generator(rng))
     ])  # fmt: skip
     if method == "percentile":
         low, high = _percentile(draws, level)
@@ -286,7 +286,7 @@ def _picks(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[NDArray[np
         yield rng.integers(n, size=(min(step, n_boot - start), n))
 
 
-def _counts(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+def resample_counts(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[FloatArray]:
     """Blocks of (b, n) counts of how often each cluster is in a resample."""
     for pick in _picks(n, n_boot, rng):
         rows = pick.shape[0]
