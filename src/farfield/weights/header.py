@@ -35,6 +35,7 @@ QUANTISED_DTYPES = tuple(d for d in DTYPE_BITS if d.startswith("F") and d not in
 MOST_JSON = 100_000_000  # bytes; the limit of the format
 _MOST_AXES = 64
 METADATA_KEY = "__metadata__"
+_FOREIGN = (b"PK\x03\x04", *(b"\x80" + bytes([protocol]) for protocol in range(2, 6)))  # zip, pickles
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,15 @@ def read_header(path: Path) -> Header:
 def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
     if size < 8:
         raise FormatError(f"{path} is {size} bytes long, too short for a safetensors file")
-    length = int.from_bytes(file.read(8), "little")
-    if length > MOST_JSON:
-        hint = "; it looks like a pickle or zip, convert it to safetensors first" if _is_foreign(length) else ""
-        raise FormatError(f"{path} announces a header of {length} bytes; allowed: up to {MOST_JSON}{hint}")
-    if 8 + length > size:
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if length > MOST_JSON or 8 + length > size:
+        if start.startswith(_FOREIGN):
+            raise FormatError(f"{path} is a pickle or zip, which could run code when read; convert it to safetensors first")
+        if length > MOST_JSON:
+            raise FormatError(f"{path} announces a header of {length} bytes; allowed: up to {MOST_JSON}")
         raise FormatError(f"{path} is truncated: a header of {length} bytes is announced and {size - 8} bytes follow")
     return file.read(length)
-
-
-def _is_foreign(first_bytes: int) -> bool:
-    start = first_bytes.to_bytes(8, "little")
-    return start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
 
 
 def strict_json(text: bytes, what: str) -> Any:
