@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import click
@@ -29,7 +28,7 @@ def verify(path: str, as_json: bool, as_csv: bool, out: str | None, quiet: bool)
         click.echo(f"note: {note}", err=True)
     emit(result.to_frame(), fmt, out, footer=result.summary(), document=result.to_dict(), every_row=True)
     if not result.ok:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 @command.command()
@@ -222,4 +221,4 @@ def sweep(
         save_figure(drawn, figure)
     emit(result.to_frame(), fmt, out, footer=result.summary(), document=result.to_dict(), every_row=True)
     if result.status is expo.SweepStatus.NO_GAIN:
-        sys.exit(1)
+        click.get_current_context().exit(1)
