@@ -5,8 +5,8 @@
 Model Extrapolation Expedites Alignment (arXiv 2404.16792), equation 2: base is the checkpoint before a short alignment run (SFT),
 tuned the one after it (DPO, RLHF). If the step is an ascent direction of the objective and the tuned model is not yet at the
 optimum along the ray, a further step helps, without a gradient. alpha = 0 is the tuned model, -1 the base, between them lies the
-interpolation. The
-paper chooses alpha by a score on held-out prompts; its optimum falls with the amount of training, and answers tend to grow longer.
+interpolation. The paper chooses alpha by a score on held-out prompts; its optimum falls with the amount of training, and answers
+tend to grow longer.
 
 Deviations: every element is the exact result rounded once (the authors' script computes in bfloat16); integers and booleans are
 copied from the tuned model; alpha is also searched by golden section, and reported on a separate test score.
