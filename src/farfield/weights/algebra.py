@@ -25,7 +25,7 @@ from farfield.weights.exact import PairBF16, Terms, reach_of_pair, round_combina
 from farfield.weights.io import FLOAT_DTYPES, Checkpoint, CheckpointWriter, TensorInfo
 
 Choose = Callable[[str], DeltaEdit | None]
-CHUNK = 1 << 17  # elements
+CHUNK = 1 << 18  # elements
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _MOST_NAMED = 3  # tensors that a refusal names
 
