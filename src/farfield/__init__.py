@@ -60,6 +60,8 @@ _EXPORTS = {
     "HullSplit": "farfield.splits",
     "ConditionSplit": "farfield.splits",
     "RegionIndices": "farfield.splits",
+    "Checkpoint": "farfield.weights.io",
+    "CheckpointWriter": "farfield.weights.io",
 }
 
 __all__ = ["__version__", *_EXPORTS]

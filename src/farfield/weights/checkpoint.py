@@ -102,8 +102,11 @@ class Checkpoint:
             their numbers are codes that mean nothing without scales; `allow_quantised` opens them for reading raw bits
         FormatError : a file or the index is damaged or hostile
         """
-        root, files, index, index_name = _located(Path(os.path.abspath(path)))
-        checkpoint = cls(root, files, index, index_name)
+        try:
+            root, files, index, index_name = _located(Path(os.path.abspath(path)))
+            checkpoint = cls(root, files, index, index_name)
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
         if checkpoint.quantised and not allow_quantised:
             raise InputError(
                 f"{path} holds quantised weights ({checkpoint.quantised}); weights are computed with as they are stored, so only "
@@ -264,13 +267,7 @@ def _located(path: Path) -> tuple[Path, dict[str, Path], dict[str, str] | None, 
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    try:
-        size = path.stat().st_size
-        if size > MOST_JSON:
-            raise FormatError(f"{path} is {size} bytes long; allowed: up to {MOST_JSON}")
-        document = strict_json(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    document = _json_file(path)
     index = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(index, dict) or not index:
         raise FormatError(f"{path} has no weight_map from tensor names to files")
@@ -280,6 +277,13 @@ def _read_index(path: Path) -> dict[str, str]:
         if not (path.parent / shard).is_file():
             raise FormatError(f"{path} names the file {shard!a}, which is not there; the download is not complete")
     return index
+
+
+def _json_file(path: Path) -> Any:
+    size = path.stat().st_size
+    if size > MOST_JSON:
+        raise FormatError(f"{path} is {size} bytes long; allowed: up to {MOST_JSON}")
+    return strict_json(path.read_bytes(), str(path))
 
 
 def is_plain_shard_name(shard: object) -> bool:
@@ -323,9 +327,7 @@ def _side_files(directory: Path) -> dict[str, Path]:
 def _config(path: Path | None) -> Mapping[str, Any]:
     if path is None:
         return {}
-    if path.stat().st_size > MOST_JSON:
-        raise FormatError(f"{path} is larger than {MOST_JSON} bytes")
-    document = strict_json(path.read_bytes(), str(path))
+    document = _json_file(path)
     if not isinstance(document, dict):
         raise FormatError(f"{path} holds no JSON object")
     return document
