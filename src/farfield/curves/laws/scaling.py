@@ -198,10 +198,8 @@ def scaling(
     said: list[str] = []
     compute, per = _compute(x, None if flops is None else checks.finite("flops", flops, shape=(y.size,)), said)
     seed = root(rng)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fitted, kept = _fit(x, y, laws, groups, n_boot, seed)
-    said += [str(w.message) for w in caught]
+    fitted, kept, told = _fit(x, y, laws, groups, n_boot, seed)
+    said += told
     backtest = _backtest(x, y, compute, laws, groups, level, min(n_boot, 200), seed, said)
     found = Scaling(fitted, kept, x, y, compute, per, level, (), backtest, ())
     rows = [row for target in targets for row in _answer(found, dict(target), said)]
@@ -235,23 +233,25 @@ def _table(columns: Mapping[str, ArrayLike], law: ScalingLaw) -> FloatArray:
 
 
 def _fit(
-    x: dict[str, FloatArray],
-    y: FloatArray,
-    laws: Sequence[str],
-    groups: ArrayLike | None,
-    n_boot: int,
-    seed: np.random.SeedSequence,
-) -> tuple[tuple[ScalingLaw, ...], tuple[bool, ...]]:
+    x: dict[str, FloatArray], y: FloatArray, laws: Sequence[str], groups: ArrayLike | None, n_boot: int, seed: np.random.SeedSequence
+) -> tuple[tuple[ScalingLaw, ...], tuple[bool, ...], list[str]]:
+    """The laws, best first, whether each is pooled, and what the fits of those that are have to say."""
     if not laws:
         raise InputError("no law named; give one or more, such as ('chinchilla', 'kaplan')")
-    unfitted = [ScalingLaw(name, n_boot=n_boot, random_state=child(seed, i)) for i, name in enumerate(dict.fromkeys(laws))]
-    fitted = sorted((law.fit(_table(x, law), y, groups) for law in unfitted), key=lambda law: law.cost_)
-    best = fitted[0]
-    unit = best.cost_unit()
+    fitted: list[tuple[ScalingLaw, list[str]]] = []
+    for i, name in enumerate(dict.fromkeys(laws)):
+        law = ScalingLaw(name, n_boot=n_boot, random_state=child(seed, i))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            law.fit(_table(x, law), y, groups)
+        fitted.append((law, [str(w.message) for w in caught]))
+    fitted.sort(key=lambda pair: pair[0].cost_)
+    unit = fitted[0][0].cost_unit()
     # a law with more parameters pays for them as the Bayesian information criterion has it
-    size = [law.theta_.size * np.log(y.size) for law in fitted]
-    score = [2 * law.cost_ / unit + s for law, s in zip(fitted, size, strict=True)]
-    return tuple(fitted), tuple(bool(s - min(score) <= _DECISIVE) for s in score)
+    score = [2 * law.cost_ / unit + law.theta_.size * float(np.log(y.size)) for law, _ in fitted]
+    kept = tuple(s - min(score) <= _DECISIVE for s in score)
+    told = [line for (_, lines), keep in zip(fitted, kept, strict=True) if keep for line in lines]
+    return tuple(law for law, _ in fitted), kept, told
 
 
 def _backtest(
@@ -275,10 +275,8 @@ def _backtest(
         return None
     part = {name: values[seen] for name, values in x.items()}
     names = None if groups is None else np.asarray(groups)[seen]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fitted, kept = _fit(part, y[seen], laws, names, n_boot, seed)
-    said += [f"in the backtest: {w.message}" for w in caught]
+    fitted, kept, told = _fit(part, y[seen], laws, names, n_boot, seed)
+    said += [f"in the backtest: {line}" for line in told]
     cut = float(compute[seen].max())
     found = Scaling(fitted, kept, part, y[seen], compute[seen], 6.0, level, (), None, ())
     order = np.flatnonzero(~seen)[np.argsort(compute[~seen], kind="stable")]
