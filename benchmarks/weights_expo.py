@@ -87,7 +87,8 @@ def generate(folder: Path, layers: int, hidden: int, mlp: int, vocabulary: int, 
     for name, shape in shapes.items():
         parts[min(shards - 1, target * shards // total)].append((name, "BF16", shape))
         target += int(np.prod(shape))
-    layout = [(f"model-{i + 1:05d}-of-{shards:05d}.safetensors", p) for i, p in enumerate(parts)]
+    names = [f"model-{i + 1:05d}-of-{shards:05d}.safetensors" for i in range(shards)] if shards > 1 else ["model.safetensors"]
+    layout = list(zip(names, parts, strict=True))
     for label, pool in pools.items():
         side = {"config.json": json.dumps(config).encode()}
         with CheckpointWriter(folder / label, layout, side_files=side, sync=False) as writer:

@@ -62,6 +62,7 @@ _EXPORTS = {
     "RegionIndices": "farfield.splits",
     "Checkpoint": "farfield.weights.io",
     "CheckpointWriter": "farfield.weights.io",
+    "extrapolate": "farfield.weights.extrapolate",
 }
 
 __all__ = ["__version__", *_EXPORTS]
