@@ -85,6 +85,7 @@ FORMATS = {
         FloatFormat("F8_E5M2", 5, 2),
     )
 }
+_NATIVE: dict[str, type[np.floating[Any]]] = {"F32": np.float32, "F16": np.float16}
 
 
 def format_named(dtype: str) -> FloatFormat:
@@ -119,9 +120,9 @@ def round_to(values: ArrayLike, dtype: str, *, rounding: Rounding = "nearest", r
         raise unknown_name("rounding", rounding, ("nearest", "stochastic"))
     if dtype == "F64":
         return x.view(fmt.raw_dtype).reshape(shape)
-    if dtype == "F32":
+    if dtype in _NATIVE:  # NumPy rounds these once, from float64 directly
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return x.astype(np.float32).view(fmt.raw_dtype).reshape(shape)
+            return x.astype(_NATIVE[dtype]).view(fmt.raw_dtype).reshape(shape)
     if dtype == "BF16":
         return _round_bf16(x.reshape(-1)).reshape(shape)
     return _round_by_quantum(x, fmt).reshape(shape)

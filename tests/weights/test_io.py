@@ -408,6 +408,26 @@ def test_sigkill_while_writing_then_the_same_again(tmp_path: Path, damage: str |
     assert sorted(os.listdir(tmp_path)) == ["out", "x.safetensors"]
 
 
+def test_a_large_tensor_goes_on_within_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farfield.weights.writer._JOURNAL_EVERY", 1000)
+    w = np.random.default_rng(0).normal(size=2000)
+    layout = [("a.safetensors", [("w", "F64", w.shape)])]
+    with CheckpointWriter(tmp_path / "out", layout, key="k") as writer:
+        for start, stop in ((0, 100), (100, 200), (200, 260), (260, 400), (1500, 1700), (1900, 1950)):
+            writer.write("w", start, w[start:stop])  # the last is too short to be journalled, and is written again
+    for _ in range(2):  # what is taken up can be left and taken up again
+        with CheckpointWriter(tmp_path / "out", layout, key="k") as writer:
+            holes = writer.missing("w")
+    assert holes == [(400, 1500), (1700, 2000)]
+    with CheckpointWriter(tmp_path / "out", layout, key="k") as writer:
+        for start, stop in holes:
+            for at in range(start, stop, 100):
+                writer.write("w", at, w[at : at + 100])
+        writer.finish()
+    assert_same(tmp_path / "out", {"w": w})
+    assert verify(tmp_path / "out").files[0].checksum == "ok"
+
+
 def test_what_another_recipe_left_is_not_taken_up(tmp_path: Path) -> None:
     layout = [("a.safetensors", [("w", "F32", (4,)), ("v", "F32", (2,))])]
     with CheckpointWriter(tmp_path / "out", layout, key="one") as writer:
