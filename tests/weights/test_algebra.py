@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from farfield import formats
 from farfield.errors import FormatError, InputError
 from farfield.weights import exact
 from farfield.weights.algebra import combine, execute, open_operands, plan
-from farfield.weights.edits import DeltaEdit, Linear
+from farfield.weights.edits import DeltaEdit, Linear, TensorView
 from farfield.weights.io import Checkpoint, CheckpointWriter
 
 Tensors = Mapping[str, tuple[str, Any]]
@@ -180,6 +180,35 @@ def test_infinite_and_undefined_weights_stay_so(tmp_path: Path) -> None:
     assert got[0] == 0.75
     assert got[3] == -np.inf
     assert got[4] == np.inf
+
+
+class Stopping(Linear):
+    """Linear, until it is asked for this many tensors; counts what it is asked for."""
+
+    asked: ClassVar[list[str]] = []
+    most: ClassVar[int] = 99
+
+    def prepare(self, name: str, tensors: Sequence[TensorView]) -> None:
+        if len(self.asked) >= self.most:
+            raise KeyboardInterrupt
+        self.asked.append(name)
+
+
+def test_an_interrupted_merge_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, tuned = models(tmp_path)
+    execute(plan(open_operands([tuned, base]), lambda name: Linear((-0.3,))), tmp_path / "whole")
+    monkeypatch.setattr(Stopping, "asked", [])
+    monkeypatch.setattr(Stopping, "most", 2)
+    prepared = plan(open_operands([tuned, base]), lambda name: Stopping((-0.3,)))
+    with pytest.raises(KeyboardInterrupt):
+        execute(prepared, tmp_path / "out", key=prepared.fingerprint)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(Stopping, "most", 99)
+    execute(prepared, tmp_path / "out", key=prepared.fingerprint)
+    assert sorted(Stopping.asked) == sorted(n for n, e in prepared.edits.items() if e is not None)  # each of them once
+    assert all_raw(tmp_path / "out") == all_raw(tmp_path / "whole")
+    other = plan(open_operands([tuned, base]), lambda name: Linear((-0.5,)))
+    assert other.fingerprint != prepared.fingerprint
 
 
 # -- refused before a byte is written -------------------------------------------------------------------------------------

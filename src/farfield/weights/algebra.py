@@ -7,6 +7,7 @@ merged; integer and boolean ones, and those that no edit applies to, are copied 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,9 +56,11 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Says which files are merged, as they are now (names, sizes and times), and to which dtypes."""
+        """Says which files are merged, as they are now (names, sizes and times), how, and to which dtypes."""
         files = [o.file(s) for o in self.operands for s in o.shards]
-        return repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files] + sorted(self.dtypes.items()))
+        inputs = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        what = [(name, dtype, repr(self.edits[name])) for name, dtype in self.dtypes.items()]
+        return hashlib.sha256(repr((inputs, what)).encode()).hexdigest()
 
     def _tensors(self) -> list[tuple[TensorInfo, str]]:
         return [(t, self.dtypes[name]) for name, t in self.operands[0].tensors.items()]

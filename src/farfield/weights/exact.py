@@ -98,7 +98,7 @@ def _to_odd(values: Sequence[FloatArray], terms: Terms) -> FloatArray:
         error = sum(rest[1:], rest[0]) if rest else np.zeros_like(high)
         scale = sum((np.abs(r) for r in rest), np.zeros_like(high))
         exact = scale == 0
-        decided = (np.abs(error) > scale * (len(parts) * 2.0**-50)) & (np.abs(high) > scale * 4)
+        decided = (np.abs(error) > scale * (len(parts) * 2.0**-50)) & (np.abs(error) < 0.5 * np.spacing(np.abs(high)))
         extreme = ~np.isfinite(high) | ((np.abs(high) < 1 / _SAFE) & (high != 0)) | (np.abs(high) > _SAFE)
         for weight, i in terms:
             product = np.abs(weight * values[i])

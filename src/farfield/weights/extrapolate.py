@@ -74,7 +74,7 @@ def extrapolate(
     Source: arXiv 2404.16792, equation 2.
     """
     prepared = plan_extrapolation(base, tuned, alpha, dtype=dtype, include=include, exclude=exclude)
-    return execute(prepared, out, threads=threads, key=f"extrapolate {alpha!r} {prepared.fingerprint}")
+    return execute(prepared, out, threads=threads, key=prepared.fingerprint)
 
 
 def plan_extrapolation(

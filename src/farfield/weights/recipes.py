@@ -101,7 +101,7 @@ class Recipe:
     def run(self, out: str | os.PathLike[str], *, threads: int = 1) -> Path:
         """Write the merged checkpoint to `out`; see :func:`farfield.weights.algebra.execute`."""
         prepared = self.plan()
-        return execute(prepared, out, threads=threads, key=f"{self!r} {prepared.fingerprint}")
+        return execute(prepared, out, threads=threads, key=prepared.fingerprint)
 
     def choose(self, n_layers: int) -> Choose:
         """The edit of each tensor of a model with this many layers."""
