@@ -129,7 +129,7 @@ def test_a_model_of_ones_own_and_one_that_fails_beside_it(table: str, capsys: py
         (["--target", "y", "--beyond", "a>99"], "no row lies beyond"),
         (["--target", "y", "--beyond", "a>3 and a<5"], "inside the seen range of a"),
         (["--target", "y", "--beyond", "a>q80", "--model", "forrest"], "unknown model 'forrest'; nearest: forest"),
-        (["--target", "y", "--beyond", "a>q80", "--model", "nowhere.py:f"], "no file nowhere.py"),
+        (["--target", "y", "--beyond", "a>q80", "--model", "nowhere.py:f"], "no file 'nowhere.py'"),
         (["--target", "y", "--beyond", "a>q80", "--model", "OWN:broken"], "no such weights"),
         (["--target", "y", "--beyond", "a>q80", "--model", "OWN:number"], "has no predict"),
         (["--target", "y", "--beyond", "a>q80", "--model", "OWN:brokn"], "unknown factory"),

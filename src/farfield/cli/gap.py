@@ -35,9 +35,9 @@ def command(
 ) -> None:  # fmt: skip
     """Score models within what they saw and beyond it, and split the gap into difficulty and extrapolation.
 
-    DATA is a CSV or Parquet file. REGION compares columns with numbers, quantiles of the column (q80) or words, joined by and, or,
-    brackets. Difficulty needs labels beyond, and depends on the model and on how many rows it is fitted on. The best model is chosen
-    by its score inside; what lies beyond is never read for it.
+    DATA is a CSV or Parquet file. REGION compares columns with numbers, quantiles of the column (q80) or words, with and, or,
+    brackets. Difficulty needs labels beyond, and depends on the model and on how many rows it is fitted on. The best model is
+    chosen by its score inside; what lies beyond is never read for it.
 
     Exit code 0: measured. 2: bad input, or a model that failed (the others are reported all the same).
     """

@@ -1,8 +1,11 @@
 """Measure the gap: fit once a region, score inside and beyond, refit the matched reference, and say how sure the figures are.
 
-Intervals. The unit of resampling is the row, or the group where rows depend on each other. One resample draws units with
+Intervals. Means over rows get bootstrap-t intervals (Efron & Tibshirani 1993, section 12.5), since losses are skewed; other scores
+percentile ones. The unit of resampling is the row, or the group where rows depend on each other. One resample draws units with
 replacement from all of them, so that reference and beyond, which share rows, are compared on the same ones. Over repeats, which
-share training rows, the corrected resampled t interval (Nadeau & Bengio 2003) is computed too, and the wider one is reported.
+share training rows, what the training rows add to the variance is added by a delete-d jackknife, and the corrected resampled t
+interval (Nadeau & Bengio 2003) is reported where it is wider: the intervals are about the learner at this training size. From a
+single repeat nothing is known of that, and they are about the fitted models.
 """
 
 from __future__ import annotations
@@ -103,8 +106,14 @@ def extrapolation_gap(
         scored += _run(estimator, X, target, region, j, score, reference is not None, label)
     codes, unit_name = _units(unit, groups, n, split)
     per_split = _per_split(scored, regions, target, score)
-    draws = _draws(scored, regions, target, codes, n_boot, generator(rng), score)
-    sure = _Intervals(scored, regions, codes, per_split, draws, score, level, unit_name, notes)
+    if score.rows is not None:
+        sums, used = _sums(scored, regions, codes)
+        resamples = resampled(sums[used], n_boot, generator(rng))
+        draws = resamples.ratios if score.finish is None else score.finish(resamples.ratios)
+    else:
+        resamples = None
+        draws = _whole_draws(scored, regions, target, codes, n_boot, generator(rng), score)
+    sure = _Intervals(scored, codes, per_split, draws, resamples, score, level, unit_name, notes)
     has = reference is not None
     parts = [sure.of(lambda v: v[INSIDE], (INSIDE,)), None, sure.of(lambda v: v[BEYOND], (BEYOND,))]
     sign = 1.0 if score.lower_is_better else -1.0
@@ -319,14 +328,11 @@ def _sums(scored: list[_Scored], regions: list[RegionIndices], codes: IntArray) 
     return out, np.asarray((out[:, 3:] > 0).any(axis=1))
 
 
-def _draws(
+def _whole_draws(
     scored: list[_Scored], regions: list[RegionIndices], y: NDArray[Any], codes: IntArray, n_boot: int, rng: np.random.Generator,
     score: Score,
 ) -> FloatArray:  # fmt: skip
-    """(n_boot, 3) the three scores in every resample of units; NaN where a resample misses a part."""
-    if score.rows is not None:
-        sums, used = _sums(scored, regions, codes)
-        return resampled_ratios(sums[used], n_boot, rng, score.finish)
+    """(n_boot, 3) the three scores of whole regions in every resample of units; NaN where a part is not there."""
     assert score.whole is not None
     used = np.zeros(int(codes.max()) + 1, dtype=bool)
     for s in scored:
@@ -347,27 +353,47 @@ def _draws(
     return out
 
 
-def resampled_ratios(
-    sums: FloatArray, n_boot: int, rng: np.random.Generator, finish: Callable[[FloatArray], FloatArray] | None = None
-) -> FloatArray:
-    """(n_boot, k) sum(num) / sum(den) over units drawn with replacement; `sums` (n, 2 k) holds the k nums and then the k dens."""
-    k = sums.shape[1] // 2
-    blocks = []
-    for counts in resample_counts(sums.shape[0], n_boot, rng):
-        total = counts @ sums
-        blocks.append(total[:, :k] / np.where(total[:, k:] > 0, total[:, k:], np.nan))
-    draws = np.concatenate(blocks)
-    return draws if finish is None else finish(draws)
+class Resamples(NamedTuple):
+    """Ratios of sums in every resample, and what their standard errors within each resample need."""
+
+    ratios: FloatArray  # (n_boot, k)
+    totals: FloatArray  # (n_boot, k) the denominators
+    moments: FloatArray  # (n_boot, 2 k, 2 k) sums of products of the columns
+    whole: tuple[FloatArray, FloatArray, FloatArray]  # the same of the data themselves, n_boot = 1
+
+
+def resampled(sums: FloatArray, n_boot: int, rng: np.random.Generator) -> Resamples:
+    """sum(num) / sum(den) over units drawn with replacement; `sums` (n, 2 k) holds the k nums and then the k dens."""
+    columns = sums.shape[1]
+    k = columns // 2
+    first, second = np.triu_indices(columns)
+    wide = np.concatenate([sums, sums[:, first] * sums[:, second]], axis=1)
+
+    def parts(total: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        dens = np.where(total[:, k:columns] > 0, total[:, k:columns], np.nan)
+        moments = np.empty((total.shape[0], columns, columns))
+        moments[:, first, second] = moments[:, second, first] = total[:, columns:]
+        return total[:, :k] / dens, dens, moments
+
+    blocks = [counts @ wide for counts in resample_counts(sums.shape[0], n_boot, rng)]
+    return Resamples(*parts(np.concatenate(blocks)), parts(wide.sum(axis=0, keepdims=True)))
+
+
+def linear_error(ratios: FloatArray, totals: FloatArray, moments: FloatArray, weights: FloatArray) -> FloatArray:
+    """(b,) standard error of the sum of `weights` (b, k) times the ratios, by the delta method, units being independent."""
+    over = np.where(weights == 0, 0.0, weights / totals)
+    v = np.concatenate([over, np.where(weights == 0, 0.0, -over * ratios)], axis=1)
+    return np.asarray(np.sqrt(np.maximum(np.einsum("bi,bij,bj->b", v, moments, v), 0.0)))
 
 
 class _Intervals:
     """The estimate of any combination of the three scores, with the wider of its intervals."""
 
     def __init__(
-        self, scored: list[_Scored], regions: list[RegionIndices], codes: IntArray, per_split: NDArray[Any], draws: FloatArray,
+        self, scored: list[_Scored], codes: IntArray, per_split: NDArray[Any], draws: FloatArray, resamples: Resamples | None,
         score: Score, level: float, unit: str, notes: list[str],
     ) -> None:  # fmt: skip
-        self.draws, self.level, self.per_split, self.score = draws, level, per_split, score
+        self.draws, self.resamples, self.level, self.per_split, self.score = draws, resamples, level, per_split, score
         self.n = [0, 0, 0]
         for part in range(3):
             rows = [s.rows for s in scored if s.part == part]
@@ -386,12 +412,26 @@ class _Intervals:
         """The combination of the scores (3, ...), which needs these `parts`."""
         value = float(combine(self.value))
         draws = combine(self.draws.T)
-        draws = draws[np.isfinite(draws)]
+        kept = np.isfinite(draws)
         n = min(self.n[p] for p in parts)
-        if draws.size < 2:
+        if kept.sum() < 2:
             return Estimate(value, np.nan, np.nan, n, np.nan)
-        error = float(draws.std(ddof=1))
-        low, high = (float(q) for q in np.quantile(draws, [(1 - self.level) / 2, (1 + self.level) / 2]))
+        error = float(draws[kept].std(ddof=1))
+        tails = [(1 - self.level) / 2, (1 + self.level) / 2]
+        low, high = (float(q) for q in np.quantile(draws[kept], tails))
+        if self.resamples is not None:
+            within, own = self._errors(self.resamples, combine(np.eye(3)))
+            kept &= within > 1e-9 * own
+            if own > 0 and kept.mean() > 0.9:
+                upper, lower = (float(q) for q in np.quantile((draws[kept] - value) / within[kept], tails))
+                low, high, error = min(value, value - lower * own), max(value, value - upper * own), own
+        weights = combine(np.eye(3))
+        extra, df = self._from_training(weights)
+        if extra > 0 and error > 0:
+            total = np.hypot(error, extra)
+            df *= (total / extra) ** 4  # Satterthwaite: the rows' part of the variance is known well
+            wider = total / error * float(special.stdtrit(df, tails[1]) / special.ndtri(tails[1]))
+            low, high, error = value - wider * (value - low), value + wider * (high - value), float(total)
         if self.few and n > 1:
             # the bootstrap's variance lacks a factor n / (n - 1), and its normal tails are too light
             half = float(special.stdtrit(n - 1, (1 + self.level) / 2)) * error * np.sqrt(n / (n - 1))
@@ -400,6 +440,39 @@ class _Intervals:
         if half > (high - low) / 2:
             low, high = value - half, value + half
         return Estimate(value, low, high, n, error)
+
+    def _from_training(self, weights: FloatArray) -> tuple[float, float]:
+        """Standard error that the training rows add, and its degrees of freedom; 0 from a single repeat.
+
+        The rows beyond are the same in every repeat, so that scores beyond vary by the training rows alone. They are f of the seen
+        rows, and the delete-d jackknife (Shao & Wu 1989) makes the variance over data sets of them: s^2 (1 / J + f / (1 - f)).
+        """
+        names = np.unique(self.per_split["region"])
+        varied = weights[REFERENCE] * self.splits[REFERENCE] if weights[REFERENCE] else 0.0
+        varied = varied + (weights[BEYOND] * self.splits[BEYOND] if weights[BEYOND] else 0.0)
+        if not np.ndim(varied):
+            return 0.0, 1.0
+        total, df = 0.0, 0
+        for name in names:
+            here = self.per_split["region"] == name
+            some = self.per_split[here]
+            if some.size > 1:
+                share = float((some["n_train"] / some["n_inside"]).mean())
+                total += float(np.var(np.asarray(varied)[here], ddof=1)) * (1 / some.size + share)
+                df += some.size - 1
+        return float(np.sqrt(total)) / names.size, float(max(df, 1))
+
+    def _errors(self, r: Resamples, weights: FloatArray) -> tuple[FloatArray, float]:
+        """The standard error of the combination in every resample, and in the data."""
+
+        def slope(ratios: FloatArray) -> FloatArray:
+            if self.score.finish is None:
+                return np.ones_like(ratios)
+            step = 1e-6 * np.maximum(np.abs(ratios), 1e-300)
+            return np.asarray((self.score.finish(ratios + step) - self.score.finish(ratios)) / step)
+
+        within = linear_error(r.ratios, r.totals, r.moments, weights * slope(r.ratios))
+        return within, float(linear_error(*r.whole, weights * slope(r.whole[0]))[0])
 
     def _over_repeats(self, combine: Callable[[FloatArray], FloatArray]) -> float:
         """Half the width of the corrected resampled t interval, the regions' in quadrature; 0 without repeats."""

@@ -32,9 +32,9 @@ _READING = {
     " region (never those it is scored on)",
     "difficulty": "reference minus inside: how much harder the rows are even for a model that has seen such. It"
     " needs labels beyond, and depends on the learner and on how many rows it is fitted on",
-    "extrapolation": "beyond minus reference: what not having seen such rows costs. The two add up to the gap exactly",
-    "intervals": "rows (or groups) are resampled, reference and beyond on the same ones; over repeats, which share training rows, the"
-    " corrected resampled t interval is used where it is wider",
+    "extrapolation": "beyond minus reference: what not having seen such rows costs. The two add up to the gap",
+    "intervals": "rows (or groups) are resampled, reference and beyond on the same ones; what the choice of training rows adds is"
+    " estimated from the repeats",
 }
 
 

@@ -90,6 +90,12 @@ class GapResult:
             return GapStatus.NO_REFERENCE
         return GapStatus.COSTS if e.low > 0 else GapStatus.HELPS if e.high < 0 else GapStatus.NONE_SHOWN
 
+    @property
+    def about(self) -> str:
+        """What the intervals are about: the learner on new training rows, or, from one repeat, the models as fitted."""
+        repeats = int(self.per_split["repeat"].max()) + 1
+        return "the learner at this training size" if repeats > 1 else "the models as fitted: one repeat says nothing of others"
+
     def summary(self) -> str:
         """The numbers in a few lines."""
         head = f"{self.model}, {self.scoring.label}, beyond {'; '.join(self.regions[:3])}{'; ...' if len(self.regions) > 3 else ''}"
@@ -105,7 +111,7 @@ class GapResult:
     def to_dict(self) -> dict[str, Any]:
         """As plain values; the schema is in docs/gap.md."""
         found: dict[str, Any] = {"model": self.model, "scoring": self.scoring.name, "label": self.scoring.label}
-        found |= {"lower_is_better": self.scoring.lower_is_better, "level": self.level, "unit": self.unit}
+        found |= {"lower_is_better": self.scoring.lower_is_better, "level": self.level, "unit": self.unit, "about": self.about}
         for name in _QUANTITIES:
             estimate = getattr(self, name)
             found[name] = None if estimate is None else estimate._asdict()

@@ -1,0 +1,193 @@
+"""What `extrapolation_gap` costs beyond its fits, what its resampling and its hull gain, and whether its intervals cover.
+
+    python benchmarks/gap_overhead.py [coverage] [bootstrap] [hull] [overhead]
+
+* overhead: 20,000 rows, 10 repeats, 2,000 resamples, against scikit-learn's cross_validate on the very same 60 fits and test rows;
+* bootstrap: all resamples as one matrix product, against a loop that draws rows and averages them, in NumPy and in plain Python;
+* hull: distance to the convex hull, against one `scipy.optimize.linprog` a point, which finds membership alone;
+* coverage: 1,000 data sets a design whose gap is known in closed form (the learner predicts the training mean; squared error): of
+  the fitted model where there is one repeat, of the learner over all training sets where there are ten.
+
+Rows go to results/bench_gap.json.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from farfield.gap import extrapolation_gap
+from farfield.gap.measure import resampled
+from farfield.intervals import wilson
+from farfield.splits import RangeSplit
+from farfield.splits.hull import hull_distance
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench_gap.json"
+
+
+class Mean:
+    """Predicts the mean of the target it was fitted on."""
+
+    def fit(self, X: Any, y: Any) -> Mean:
+        self.mean = float(np.mean(y))
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return np.full(len(X), self.mean)
+
+
+def overhead() -> dict[str, Any]:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.model_selection import cross_validate
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 10))
+    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2] + rng.normal(size=20_000)
+    split = RangeSplit(0, n_repeats=10, random_state=0)
+    ours, theirs = [], []
+    for _ in range(2):
+        start = time.perf_counter()
+        found = extrapolation_gap(HistGradientBoostingRegressor(), X, y, split=split, n_boot=2000)
+        ours.append(time.perf_counter() - start)
+        fits = []
+        for r in split.regions(X, y):
+            fits += [(r.train, np.concatenate([r.inside, r.beyond])), *r.reference]
+        start = time.perf_counter()
+        scores = cross_validate(HistGradientBoostingRegressor(), X, y, cv=fits, scoring="neg_mean_absolute_error")["test_score"]
+        theirs.append(time.perf_counter() - start)
+    assert found.reference is not None
+    reference = -scores.reshape(10, 6)[:, 1:].mean()
+    assert abs(reference - found.reference.value) < 1e-9, (reference, found.reference.value)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {"fits": len(fits), "ours_s": ours, "cross_validate_s": theirs, "ratio": float(np.median(ratios)), "bar": 1.10}
+
+
+def bootstrap() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    sums = rng.uniform(1, 2, size=(20_000, 6))
+
+    def loop(draws: int) -> list[Any]:
+        out = []
+        for _ in range(draws):
+            pick = rng.integers(20_000, size=20_000)
+            out.append([sums[pick, k].sum() / sums[pick, 3 + k].sum() for k in range(3)])
+        return out
+
+    rows = sums.tolist()
+
+    def plain(draws: int) -> list[Any]:
+        out = []
+        for _ in range(draws):
+            some = random.choices(rows, k=20_000)
+            out.append([sum(r[k] for r in some) / sum(r[3 + k] for r in some) for k in range(3)])
+        return out
+
+    start = time.perf_counter()
+    found = resampled(sums, 2000, rng).ratios
+    ours = time.perf_counter() - start
+    start = time.perf_counter()
+    by_loop = np.array(loop(200))
+    numpy_loop = (time.perf_counter() - start) * 10
+    start = time.perf_counter()
+    plain(10)
+    python_loop = (time.perf_counter() - start) * 200
+    assert np.allclose(found.std(axis=0), by_loop.std(axis=0), rtol=0.25)
+    return {
+        "ours_s": ours, "numpy_loop_s": numpy_loop, "python_loop_s": python_loop, "over_numpy_loop": numpy_loop / ours,
+        "over_python_loop": python_loop / ours, "bar": 20,
+    }  # fmt: skip
+
+
+def hull() -> dict[str, Any]:
+    from scipy.optimize import linprog
+
+    out: dict[str, Any] = {"bar": 5}
+    for d, n in ((3, 2000), (6, 2000), (10, 2000)):
+        rng = np.random.default_rng(d)
+        cloud, points = rng.normal(size=(n, d)), rng.normal(size=(200, d))
+        start = time.perf_counter()
+        distance = hull_distance(points, cloud)
+        ours = time.perf_counter() - start
+        constraints = np.vstack([cloud.T, np.ones(n)])
+        start = time.perf_counter()
+        inside = [linprog(np.zeros(n), A_eq=constraints, b_eq=[*p, 1.0], method="highs").status == 0 for p in points[:60]]
+        theirs = (time.perf_counter() - start) * 200 / 60
+        assert ((distance[:60] == 0) == np.array(inside)).all()
+        out[f"d{d}"] = {"n": n, "points": 200, "outside": int((distance > 0).sum()), "ours_s": ours, "linprog_s": theirs,
+                        "ratio": theirs / ours}  # fmt: skip
+    return out
+
+
+def coverage(n_trials: int = 1000) -> dict[str, Any]:
+    out: dict[str, Any] = {"trials": n_trials, "nominal": 0.95, "allowed": [0.92, 0.98]}
+    for design, repeats, size in (("row", 1, 1), ("group", 1, 4), ("repeated", 10, 1)):
+        rng = np.random.default_rng(7)
+        n_seen, n_beyond, noise, shared = 400, 100, 0.5, 0.3 if size > 1 else 0.0
+        side = np.r_[np.zeros(n_seen), np.ones(n_beyond)]
+        groups = np.arange(n_seen + n_beyond) // size
+        v_seen, v_beyond = 0.8**2 / 12 + noise**2 + shared**2, 0.2**2 / 12 + noise**2 + shared**2
+        jump = 0.5  # between the means, 0.4 and 0.9
+        gap = v_beyond - v_seen + jump**2  # the variance of the prediction is the same on both sides
+        # the reference is the mean of m rows drawn from m seen ones and four fifths of those beyond
+        m, pool = int(0.8 * n_seen), int(0.8 * n_seen) + int(0.8 * n_beyond)
+        w = 0.8 * n_beyond / pool
+        k_var = m * w * (1 - w) * (pool - m) / (pool - 1)
+        extrapolation = (
+            jump**2 + v_seen / m - ((1 - w) * jump) ** 2 - ((1 - w) * v_seen + w * v_beyond) / m - jump**2 * k_var / m**2
+        )
+        hits = {"gap": 0, "extrapolation": 0}
+        width = []
+        for _ in range(n_trials):
+            x = np.where(side == 0, rng.uniform(0, 0.8, side.size), rng.uniform(0.8, 1.0, side.size))
+            y = x + noise * rng.normal(size=side.size) + shared * rng.normal(size=groups.max() + 1)[groups]
+            split = RangeSplit(0, threshold=0.8, n_repeats=repeats, random_state=int(rng.integers(2**31)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                r = extrapolation_gap(
+                    Mean(), x[:, None], y, split=split, scoring="mse", groups=groups if size > 1 else None, n_boot=600,
+                    rng=int(rng.integers(2**31)),
+                )  # fmt: skip
+            assert r.extrapolation is not None
+            true_gap, true_extrapolation = gap, extrapolation
+            if repeats == 1:  # about the models as fitted
+                [s] = split.regions(x[:, None], y, groups if size > 1 else None)
+                p, q = y[s.train].mean(), np.array([y[fit].mean() for fit, _ in s.reference])
+                sizes = np.array([score.size for _, score in s.reference])
+                true_gap = v_beyond + (0.9 - p) ** 2 - v_seen - (0.4 - p) ** 2
+                true_extrapolation = (0.9 - p) ** 2 - float(np.average((0.9 - q) ** 2, weights=sizes))
+            hits["gap"] += r.gap.low <= true_gap <= r.gap.high
+            hits["extrapolation"] += r.extrapolation.low <= true_extrapolation <= r.extrapolation.high
+            width.append(r.gap.high - r.gap.low)
+        row: dict[str, Any] = {
+            "repeats": repeats,
+            "unit": "group of 4" if size > 1 else "row",
+            "gap": gap,
+            "mean_width": float(np.mean(width)),
+        }
+        for name in ("gap", "extrapolation"):
+            low, high = wilson(hits[name], n_trials)
+            row[f"covers_{name}"] = {"value": hits[name] / n_trials, "low": float(low), "high": float(high)}
+        out[design] = row
+    return out
+
+
+PARTS = {"coverage": coverage, "bootstrap": bootstrap, "hull": hull, "overhead": overhead}
+
+
+def main() -> None:
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in sys.argv[1:] or PARTS:
+        rows[name] = PARTS[name]()
+        print(name, json.dumps(rows[name], indent=2))
+        RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
