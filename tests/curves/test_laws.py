@@ -162,6 +162,17 @@ def test_intervals_cover_and_the_same_seed_gives_the_same():
     np.testing.assert_array_equal(again.draws_, law.draws_)
 
 
+@pytest.mark.parametrize("target", ["latent", "logged"])
+def test_a_row_does_not_depend_on_the_others(target):
+    x = design()
+    law = ScalingLaw(n_boot=50, random_state=0).fit(x, noisy(x, np.random.default_rng(0)))
+    together = law.predict(x[:5], target=target).values
+    for i in range(5):
+        np.testing.assert_array_equal(law.predict(x[i : i + 1], target=target).values[:, 0], together[:, i])
+    wider = law.predict(x[:1], target="logged").std()[0]
+    assert wider > law.predict(x[:1]).std()[0]
+
+
 def test_groups_are_resampled_as_wholes():
     x = design()
     y = noisy(x, np.random.default_rng(5))

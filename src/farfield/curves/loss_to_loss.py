@@ -256,8 +256,8 @@ class LossToLoss:
         self._fitted()
         draws = self._at(self.draws_, loss_a)
         if target == "logged":
-            rng = generator(None if self.random_state is None else 1)
-            draws = draws * np.exp(rng.choice(self.residuals_, draws.shape))
+            # one residual a refit, the same for every loss, so that a row does not depend on the others
+            draws = draws * np.exp(generator(1).choice(self.residuals_, (len(draws), 1)))
         return Samples(draws)
 
     def _fitted(self) -> None:

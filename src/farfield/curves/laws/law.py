@@ -172,8 +172,7 @@ class ScalingLaw:
         count = int(labels.max()) + 1
         if count < 2:
             raise InputError(f"{count} group to resample; at least two are needed for intervals, or n_boot=0")
-        self._rng = generator(self.random_state)
-        drawn = self._rng.multinomial(count, np.full(count, 1 / count), n_boot)
+        drawn = generator(self.random_state).multinomial(count, np.full(count, 1 / count), n_boot)
         refits = self._solve(np.tile(self.theta_, (n_boot, 1)), drawn[:, labels].astype(np.float64))
         self.draws_ = refits.theta
         self.n_unconverged_ = int((~refits.converged).sum())
@@ -211,9 +210,9 @@ class ScalingLaw:
         draws = self._form.log_loss(self.draws_, np.log(_design(self._form, X)).T)[0]
         if target == "logged":
             n, p = self._log_y.size, self.theta_.size
-            rng = generator(None if self.random_state is None else 1)
-            scatter = rng.choice(self.residuals_, size=draws.shape) * np.sqrt(n / max(n - p, 1))
-            draws = draws + scatter
+            # one residual a refit, the same for every row: a row's distribution must not depend on the others asked with it
+            scatter = generator(1).choice(self.residuals_, size=(len(draws), 1))
+            draws = draws + scatter * np.sqrt(n / max(n - p, 1))
         return Samples(np.exp(draws))
 
     def minimise(self, budget: float, *, flops_per: float = 6.0, **fixed: float) -> Allocation:
@@ -301,7 +300,8 @@ class ScalingLaw:
         """One line: the law, its parameters, its scatter."""
         self._fitted()
         share = 100 * float(np.median(np.abs(self.residuals_)))
-        return f"{self!r}, {self._log_y.size} runs, median residual {share:.2g} %"
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters_.items())
+        return f"{self.form}: {values}; {self._log_y.size} runs, median residual {share:.2g} %"
 
     def to_dict(self, level: float = 0.9) -> dict[str, Any]:
         """Parameters with intervals, as plain values."""

@@ -233,7 +233,12 @@ def _table(columns: Mapping[str, ArrayLike], law: ScalingLaw) -> FloatArray:
 
 
 def _fit(
-    x: dict[str, FloatArray], y: FloatArray, laws: Sequence[str], groups: ArrayLike | None, n_boot: int, seed: np.random.SeedSequence
+    x: dict[str, FloatArray],
+    y: FloatArray,
+    laws: Sequence[str],
+    groups: ArrayLike | None,
+    n_boot: int,
+    seed: np.random.SeedSequence,
 ) -> tuple[tuple[ScalingLaw, ...], tuple[bool, ...], list[str]]:
     """The laws, best first, whether each is pooled, and what the fits of those that are have to say."""
     if not laws:
