@@ -78,7 +78,7 @@ def test_slerp_keeps_the_norm_and_the_share_of_the_angle() -> None:
     for t in (0.0, 0.25, 1.0):
         out = run(Slerp(t), [a, b])
         assert np.linalg.norm(out) == pytest.approx(np.linalg.norm(a), rel=1e-12)
-        assert math.acos(min(1.0, out @ a / (a @ a))) == pytest.approx(t * angle, abs=1e-7)
+        assert math.acos(min(1.0, float(out @ a / (a @ a)))) == pytest.approx(t * angle, abs=1e-7)
     np.testing.assert_allclose(run(Slerp(0.25), [a, 2 * a]), 1.25 * a, rtol=1e-14)
     np.testing.assert_array_equal(run(Slerp(0.25), [np.zeros(3), np.zeros(3)]), np.zeros(3))
 
