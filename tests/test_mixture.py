@@ -345,3 +345,13 @@ def test_stacked_mixtures_may_differ_in_their_number_of_components() -> None:
 def test_mixture_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Mixture(**{"weights": [0.5, 0.5], "loc": [0.0, 1.0], "scale": [1.0, 1.0], **arguments})
+
+
+def test_mixtures_are_joined_along_an_axis_whatever_their_number_of_components() -> None:
+    one = Mixture([[0.2, 0.8]], [[0.0, 1.0]], [[1.0, 2.0]], lower=-3.0)
+    two = Mixture([[1.0]], [[5.0]], [[0.5]], upper=6.0)
+    both = Mixture.concatenate([one, two])
+    assert both.shape == (2,)
+    levels = np.array([0.1, 0.5, 0.9])
+    expected = np.concatenate([one.quantile(levels), two.quantile(levels)], axis=1)
+    np.testing.assert_allclose(both.quantile(levels), expected, rtol=1e-12)

@@ -107,7 +107,8 @@ def scored(
         table = {name: np.full((len(truth), len(_COLUMNS)), np.nan) for name in predictions}
         for name, found in forecasts.items():
             if found:
-                order, mixture = _gathered(found)
+                # as one batch: quantiles of many rows cost little more than those of few
+                order, mixture = np.concatenate([rows for rows, _ in found]), Mixture.concatenate([m for _, m in found])
                 table[name][order] = _columns(mixture.rescaled(factors[order]) if name == OURS else mixture, truth[order])
         parts.append(_rows(context, look.at[:, -1], look.reach, float(reach), truth, table[OURS], evidence.groups))
         for name, values in table.items():
@@ -135,20 +136,6 @@ def _columns(predictive: Mixture, truth: FloatArray) -> FloatArray:
     """(n, n_columns): log-likelihood (kept finite), CRPS and quantiles of each forecast."""
     likelihood = np.maximum(predictive.log_prob(truth), -1e9)
     return np.column_stack([likelihood, predictive.crps(truth), predictive.quantile(_QUANTILES).T])
-
-
-def _gathered(parts: list[tuple[IntArray, Mixture]]) -> tuple[IntArray, Mixture]:
-    """The forecasts of all folds as one batch: quantiles of many rows cost little more than those of few."""
-    k = max(m.loc.shape[1] for _, m in parts)
-
-    def joined(name: str, fill: float) -> FloatArray:
-        return np.concatenate([
-            np.pad(getattr(m, name), ((0, 0), (0, k - m.loc.shape[1])), constant_values=fill) for _, m in parts
-        ])  # fmt: skip
-
-    lower, upper = (np.concatenate([np.asarray(getattr(m, b)) for _, m in parts]) for b in ("lower", "upper"))
-    mixture = Mixture(joined("weights", 0.0), joined("loc", 0.0), joined("scale", 1.0), lower=lower, upper=upper)
-    return np.concatenate([rows for rows, _ in parts]), mixture
 
 
 def _band(value: FloatArray, errors: FloatArray) -> Mixture:

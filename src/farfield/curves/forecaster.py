@@ -135,7 +135,7 @@ class EnsembleForecaster:
             nothing = np.ones((0, positions.shape[1], 1))
             return Mixture(nothing, nothing, nothing)
         columns = [self.predict_path(curves, positions[:, j], np.ones(1)).predictive for j in range(positions.shape[1])]
-        return _side_by_side(columns)
+        return Mixture.concatenate(columns, axis=1)
 
     # -- the work -------------------------------------------------------------------------------------------------------
 
@@ -290,18 +290,6 @@ def _check_bounds(curves: Curves) -> None:
             f"run {curves.runs[curves.run_index[i]]!r} has the value {curves.y[i]:g}; {metric.name!r} is said to lie in "
             f"[{metric.lower:g}, {metric.upper:g}]: correct the bounds of the metric or the value"
         )
-
-
-def _side_by_side(columns: list[Mixture]) -> Mixture:
-    """Mixtures of shape (n, 1) as one of shape (n, len(columns)), padded to the widest with components of no weight."""
-    k = max(c.loc.shape[-1] for c in columns)
-
-    def joined(name: str, fill: float) -> FloatArray:
-        padded = [np.pad(getattr(c, name), ((0, 0), (0, 0), (0, k - c.loc.shape[-1])), constant_values=fill) for c in columns]
-        return np.concatenate(padded, axis=1)
-
-    lower, upper = (np.concatenate([np.asarray(getattr(c, b)) for c in columns], axis=1) for b in ("lower", "upper"))
-    return Mixture(joined("weights", 0.0), joined("loc", 0.0), joined("scale", 1.0), lower=lower, upper=upper)
 
 
 def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric: Metric, level: float) -> tuple[ErrorLaw, float]:

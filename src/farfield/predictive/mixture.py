@@ -6,7 +6,7 @@ outside. Quantiles are the roots of the distribution function, found for the who
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -437,14 +437,22 @@ class Mixture(Predictive):
         return cls(*(unlisted(fields[n], open_at.get(n, np.inf)) for n in names))
 
     @classmethod
+    def concatenate(cls, items: Sequence[Self], axis: int = 0) -> Self:
+        """Mixtures whose shapes agree but for `axis` as one; those with fewer components are filled up with ones of weight zero."""
+        return cls._joined(items, lambda parts: np.concatenate(parts, axis=axis))
+
+    @classmethod
     def _stack(cls, items: Sequence[Self]) -> Self:
-        """Mixtures with fewer components are filled up with components of weight zero."""
+        return cls._joined(items, np.stack)
+
+    @classmethod
+    def _joined(cls, items: Sequence[Self], join: Callable[[list[FloatArray]], FloatArray]) -> Self:
         k = max(i.loc.shape[-1] for i in items)
-        fields = {n: np.stack([np.asarray(getattr(i, n)) for i in items]) for n in ("lower", "upper")}
+        fields = {n: join([np.asarray(getattr(i, n)) for i in items]) for n in ("lower", "upper")}
         for name, filler in (("weights", 0.0), ("loc", 0.0), ("scale", 1.0), ("df", 1.0)):
             full = [np.broadcast_to(getattr(i, name), i.loc.shape) for i in items]
             fill = [[(0, 0)] * (f.ndim - 1) + [(0, k - f.shape[-1])] for f in full]
-            fields[name] = np.stack([np.pad(f, p, constant_values=filler) for f, p in zip(full, fill, strict=True)])
+            fields[name] = join([np.pad(f, p, constant_values=filler) for f, p in zip(full, fill, strict=True)])
         return cls(**fields)
 
 
