@@ -180,6 +180,8 @@ def test_groups_are_resampled_as_wholes():
     shifted = y * np.exp(np.random.default_rng(6).normal(0, 0.02, 7))[group]
     alone, whole = (ScalingLaw(n_boot=300, random_state=0).fit(x, shifted, g).interval()["E"] for g in (None, group))
     assert whole[1] - whole[0] > 1.3 * (alone[1] - alone[0])
+    with pytest.warns(UserWarning, match="rest on 2 groups"):
+        ScalingLaw(n_boot=20, random_state=0).fit(x, y, group > 2)
 
 
 def test_influence_finds_the_run_that_was_moved():

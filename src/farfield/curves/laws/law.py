@@ -22,6 +22,8 @@ from farfield.errors import ConvergenceWarning, InputError
 from farfield.predictive import Samples
 from farfield.seeds import Seed, generator
 
+# resamples of fewer groups than this repeat one another
+_FEW = 6
 Target = Literal["latent", "logged"]
 
 
@@ -172,6 +174,8 @@ class ScalingLaw:
         count = int(labels.max()) + 1
         if count < 2:
             raise InputError(f"{count} group to resample; at least two are needed for intervals, or n_boot=0")
+        if count < _FEW:
+            warnings.warn(f"intervals rest on {count} groups, too few to trust (at least {_FEW})", UserWarning, stacklevel=3)
         drawn = generator(self.random_state).multinomial(count, np.full(count, 1 / count), n_boot)
         refits = self._solve(np.tile(self.theta_, (n_boot, 1)), drawn[:, labels].astype(np.float64))
         self.draws_ = refits.theta
