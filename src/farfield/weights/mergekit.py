@@ -7,8 +7,8 @@ Converted are ``models`` with ``merge_method`` linear, task_arithmetic, ties, da
 breadcrumbs_ties, slerp and model_stock, their ``parameters`` (numbers, schedules, lists of ``filter`` and ``value``),
 ``base_model`` and ``dtype``.
 Refused, by name, is what would change the result and has no counterpart here: ``slices``, ``tokenizer_source`` other than base, ...
-Where mergekit computes in the tensors' own dtype, farfield rounds once, and random masks differ, as do their scales: ``rescale``
-here divides by the density (as the paper does), there it restores the L1 norm.
+Results are rounded once here; random masks differ from mergekit's, and ``rescale`` divides by the density (as the DARE paper does),
+where mergekit restores the L1 norm.
 """
 
 from __future__ import annotations
