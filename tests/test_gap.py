@@ -251,9 +251,9 @@ def test_intervals_cover_a_known_gap(design: str) -> None:
     for _ in range(n_trials):
         x = rng.uniform(size=500)
         if design == "group":
-            centre = np.repeat(rng.uniform(size=100), 5)
-            x, groups = centre, np.repeat(np.arange(100), 5)
-            noise = np.repeat(rng.normal(size=100), 5) * 0.7 + rng.normal(size=500) * 0.7
+            centre = np.repeat(rng.uniform(size=200), 5)
+            x, groups = centre, np.repeat(np.arange(200), 5)
+            noise = np.repeat(rng.normal(size=200), 5) * 0.7 + rng.normal(size=1000) * 0.7
         else:
             groups, noise = None, rng.normal(size=500)
         scale = np.where(x > 0.8, 2.0, 1.0)
@@ -262,7 +262,7 @@ def test_intervals_cover_a_known_gap(design: str) -> None:
         split = RangeSplit(0, threshold=0.8, n_repeats=5 if design == "repeated" else 1, inside_size=0.4, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            X = np.c_[x, rng.normal(size=500)]
+            X = np.c_[x, rng.normal(size=x.size)]
             r = extrapolation_gap(Fixed(0.0), X, y, split=split, scoring="mse", groups=groups, n_boot=300, rng=rng)
         hits += r.gap.low <= truth <= r.gap.high
     assert hits / n_trials > 0.86, hits / n_trials
@@ -454,3 +454,14 @@ def test_targets_that_are_no_numbers_are_refused() -> None:
         extrapolation_gap(Line(), X, np.where(y > 2, np.nan, y), split=RangeSplit(0))
     with pytest.raises(InputError, match=r"y has shape \(3,\)"):
         extrapolation_gap(Line(), X, y[:3], split=RangeSplit(0))
+
+
+def test_the_guide_runs() -> None:
+    import re
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / "docs" / "gap.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/gap.md", "exec"), {})
