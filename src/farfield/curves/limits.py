@@ -12,9 +12,8 @@ otherwise slopes of small subsets weigh more, in proportion to 1/N - 1/n.
 
 What is uncertain is the score of the pool, sampling noise of sample and reference, and the two slopes. Noise of the first order is
 the influence values' variance over n and m; of the second, which is all there is where both come from the same distribution, it has
-the standard deviation s / n + t / m, with s and t those of single slopes, near half the pool. Without influence values a nested
-bootstrap resamples the rows of both pools and repeats everything: subsets share rows, so the errors of least squares would be too
-small.
+the standard deviation s / n + t / m, with s and t those of single slopes. Without influence values a nested bootstrap resamples the
+rows of both pools and repeats everything: subsets share rows, so the errors of least squares would be too small.
 
 Deviations from the paper: subsets of one size are disjoint and as many as there are, not one, and no smaller than a fifth of the
 pool, not a tenth; the line passes through the pool's score; the reference's own bias b / M is extrapolated too
@@ -81,7 +80,7 @@ class Limit:
     level : of intervals
     sizes : (k,) subset sizes of the sample; values : (k,) mean score of each, less first-order noise where that is known
     subsets : scores computed
-    degrees : degrees of freedom of the intervals
+    degrees : degrees of freedom of the intervals; inf without a bootstrap
     status : a `LimitStatus`; its value is the advice
     """
 
@@ -252,12 +251,11 @@ class Plan:
 
 
 class _Side(NamedTuple):
-    """The slope in 1/N of one pool, its variance, that of single ones with its degrees of freedom, means by size, scores."""
+    """The slope in 1/N of one pool, its variance and that of a single one, mean value by size, and how many scores it took."""
 
     slope: float
     variance: float
     single: float
-    degrees: int
     curved: bool
     sizes: FloatArray
     values: FloatArray
@@ -292,30 +290,8 @@ def _slope(
     if influence is not None and len(parts) == 2:
         gap, noise = abs(parts[0][0] - parts[1][0]), math.sqrt(parts[0][1] + parts[1][1])
         curved = gap > _CURVED * noise and gap > 0.1 * abs(slope)
-    alike = _about_half(chosen, counts, n)
-    apart = slopes[alike] if len(alike) > 3 else slopes
-    single = float(apart.var(ddof=1)) if len(apart) > 1 else 0.0
-    return _Side(
-        slope,
-        variance,
-        single,
-        len(apart) - 1,
-        curved,
-        np.append(chosen, n).astype(np.float64),
-        np.append(values, whole),
-        len(slopes),
-    )
-
-
-def _about_half(chosen: Index, counts: Index, n: int) -> Index:
-    """Positions of the slopes that tell second-order noise: one of each size near half the pool.
-
-    A slope also varies with how heavy the rows of its subset are by themselves, noise that the pool's limit does not have. A
-    subset and its complement weigh a row alike at n / 2, so that it vanishes there; for the same reason both halves of a pool give
-    the same slope, and only one of a size is taken.
-    """
-    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.asarray(first[(chosen > n / 3) & (chosen < 0.7 * n)])
+    single = float(slopes.var(ddof=1)) if len(slopes) > 1 else 0.0
+    return _Side(slope, variance, single, curved, np.append(chosen, n).astype(np.float64), np.append(values, whole), len(slopes))
 
 
 def _mean(values: FloatArray, weights: FloatArray) -> tuple[float, float]:
@@ -373,10 +349,7 @@ def influenced(
     first = variance[0] / n + (variance[1] / m if m else 0.0)
     second = math.sqrt(of_x.single) / n + (math.sqrt(of_y.single) / m if of_y and m else 0.0)
     covariance = np.diag([first + second**2, of_x.variance, of_y.variance if of_y else 0.0])
-    # Satterthwaite: the first part is known, the second as well as a few slopes tell
-    few = max(of_x.degrees + (of_y.degrees if of_y else 0), 1)
-    degrees = few * ((first + second**2) / second**2) ** 2 if second > 0 else math.inf
-    return _limit(metric, n, m, plan, found, covariance, degrees)
+    return _limit(metric, n, m, plan, found, covariance, math.inf)
 
 
 def bootstrapped(
