@@ -437,7 +437,7 @@ def test_what_cannot_be_measured_is_refused_by_name(model: Any, options: dict[st
 def test_a_region_of_one_class_has_no_auc() -> None:
     X, _ = data()
     y = ((X[:, 0] > 0.5) & (X[:, 0] < 0.75)).astype(int)
-    with pytest.raises(InputError, match="the beyond rows of the region .* are all of one class, 0"):
+    with pytest.raises(InputError, match=r"the beyond rows of the region .* are all of one class, 0"):
         extrapolation_gap(Coin(), X, y, split=RangeSplit(0, threshold=0.8, random_state=0), scoring="auc")
 
 
