@@ -156,7 +156,8 @@ def test_bad_input_ends_with_a_message_and_code_2(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "cannot be read|no rows"), ("a,y\n", "no rows"), ("a,y\n1,2\n", "rows have a y"), ("a,y\n" + "1,2\n" * 20, "2.0 in every row"),
+    [("", "cannot be read|no rows"), ("a,y\n", "no rows"), ("a,y\n1,2\n", "rows have a y"),
+     ("a,y\n" + "1,2\n" * 20, "2.0 in every row"),
      ("a,y\n" + "".join(f"1,{i}\n" for i in range(20)), "no row lies beyond|every row")],
 )  # fmt: skip
 def test_tables_that_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
