@@ -60,7 +60,9 @@ def overhead(rounds: int = 1) -> dict[str, Any]:
         for r in split.regions(X, y):
             fits += [(r.train, np.concatenate([r.inside, r.beyond])), *r.reference]
         start = time.perf_counter()
-        scores = cross_validate(HistGradientBoostingRegressor(random_state=0), X, y, cv=fits, scoring="neg_mean_absolute_error")["test_score"]
+        scores = cross_validate(HistGradientBoostingRegressor(random_state=0), X, y, cv=fits, scoring="neg_mean_absolute_error")[
+            "test_score"
+        ]
         theirs.append(time.perf_counter() - start)
     assert found.reference is not None
     reference = -scores.reshape(10, 6)[:, 1:].mean()

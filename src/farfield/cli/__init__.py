@@ -23,7 +23,10 @@ _COMMANDS = {
     "papers": ("farfield.cli.papers", "The catalogue: list, show and search 103 papers."),
     "doctor": ("farfield.cli.doctor", "Versions, optional extras, threads and device."),
     "claims": ("farfield.cli.claims", "Run the papers' claims and see their verdicts."),
-    "weights": ("farfield.cli.weights", "Checkpoints: verify, compare, extrapolate and merge, exactly rounded, in constant memory."),
+    "weights": (
+        "farfield.cli.weights",
+        "Checkpoints: verify, compare, extrapolate and merge, exactly rounded, in constant memory.",
+    ),
     "new": ("farfield.cli.new", "Write the files of a new paper, in a checkout."),
 }
 

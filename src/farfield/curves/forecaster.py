@@ -20,7 +20,7 @@ from farfield.curves.analogues import Description, ErrorLaw, Evidence, conformal
 from farfield.curves.binning import binned
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.drive import Drive
-from farfield.curves.ensemble import ANNEALING, AUTO, NAIVE, Outlook, outlook
+from farfield.curves.ensemble import AUTO, NAIVE, Outlook, outlook
 from farfield.curves.forms import FORMS, get_form
 from farfield.curves.schedule_sources import schedules_of
 from farfield.errors import InputError, unknown_name
@@ -392,6 +392,3 @@ def _shift(curves: Curves) -> FloatArray:
     first = curves.x[start] if curves.x.size else np.zeros(n)
     second = curves.x[np.minimum(start + 1, curves.x.size - 1)] if curves.x.size else np.zeros(n)
     return np.where(first > 0, 0.0, np.where(curves.lengths > 1, second - first, 1.0) - first)
-
-
-__all__ = ["ANNEALING", "EnsembleForecaster", "Predicted", "calibrate", "groups_of", "make_forecaster", "round_reach"]

@@ -15,8 +15,8 @@ from scipy.special import ndtr
 from farfield import checks
 from farfield.curves.backtesting import scored
 from farfield.curves.data import Curves, FloatArray, IntArray
-from farfield.curves.forecaster import LEAST_POINTS, EnsembleForecaster, Predicted, groups_of, make_forecaster, too_large
-from farfield.curves.results import Backtest, Calibration, Forecast, ForecastStatus, seen_estimate
+from farfield.curves.forecaster import LEAST_POINTS, Predicted, groups_of, make_forecaster, too_large
+from farfield.curves.results import Calibration, Forecast, ForecastStatus, seen_estimate
 from farfield.curves.schedule_sources import schedules_of
 from farfield.errors import InputError
 from farfield.predictive import Mixture
@@ -299,6 +299,3 @@ def _other_warnings(curves: Curves, rows: IntArray, calibrated: NDArray[np.bool_
 
 def _runs(n: int, total: int) -> str:
     return f"all {n} forecast runs" if n == total and n > 1 else f"{n} of {total} forecast runs" if total > 1 else "the run"
-
-
-__all__ = ["Backtest", "EnsembleForecaster", "forecast", "horizons", "joined"]
