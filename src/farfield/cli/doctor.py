@@ -20,12 +20,12 @@ from farfield import __version__
 
 # extra -> what one can do with it; its packages are read from the metadata of the installed farfield
 ADDS = {
-    "torch": "everything that trains, runs or patches a network",
-    "transformers": "hooks for language models",
+    "torch": "nothing yet; reserved for what trains, runs or patches a network",
+    "transformers": "nothing yet; reserved for hooks for language models",
     "sklearn": "the gap of scikit-learn estimators",
-    "ray": "more curves than one machine holds",
-    "hpo": "a pruner for hyperparameter searches that forecasts",
-    "web": "the atlas in a browser",
+    "ray": "nothing yet; reserved for more curves than one machine holds",
+    "hpo": "nothing yet; reserved for a pruner that forecasts",
+    "web": "nothing yet; reserved for the atlas in a browser",
     "dev": "the tests, linters and builds of farfield itself",
 }
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
