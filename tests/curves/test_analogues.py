@@ -277,3 +277,16 @@ def test_intervals_of_exchangeable_groups_cover_as_they_say(level: float) -> Non
 def test_too_little_evidence_scales_nothing() -> None:
     known = evidence(10)
     assert calibrate(known, np.zeros(10), np.ones(10), Metric(), 0.8)[1] == 1.0
+
+
+def test_a_decay_that_no_run_has_been_through_is_not_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    n = 40
+    constant = np.tile([1.0, 1.0, 0.0], (n, 1))
+    runs = Description(rng.normal(size=(n, 4)), constant, np.zeros((n, 0), dtype=np.int64))
+    law = ErrorLaw.fit(Evidence(runs, rng.normal(size=(n, 1)), np.arange(n), np.ones(1)))
+    courses = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.9, 0.85, 0.0]])
+    asked = Description(np.zeros((3, 4)), courses, np.zeros((3, 0), dtype=np.int64))
+    np.testing.assert_array_equal(law.supports(asked), [True, False, True])
+    few = ErrorLaw.fit(Evidence(runs.take(np.arange(9)), rng.normal(size=(9, 1)), np.arange(9), np.ones(1)))
+    assert not few.supports(asked).any()

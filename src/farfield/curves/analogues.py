@@ -20,6 +20,9 @@ from farfield.predictive import Mixture
 N_NEIGHBOURS = 40
 # evidence from fewer runs, or from a single group, is blended in but does not calibrate
 LEAST_RUNS, LEAST_GROUPS = 20, 3
+# of these, so many must have had learning rates, now and then, within this part of the peak of the run's own: errors made under a
+# constant rate say nothing of a decay
+LEAST_LIKE, _LIKE_COURSE = 10, 0.2
 # the law of errors before any evidence: Student t with 2 degrees of freedom, as pseudo-observations worth this many runs. Four
 # fifths of the scaled errors of the example runs, and of two public collections of curves, lie within 0.58 at any reach
 _PRIOR_RUNS = 4.0
@@ -99,6 +102,20 @@ class ErrorLaw:
     def calibrates(self) -> bool:
         """Whether there are enough runs and groups to scale the intervals."""
         return len(self.evidence) >= LEAST_RUNS and np.unique(self.evidence.groups).size >= LEAST_GROUPS
+
+    def supports(self, runs: Description) -> NDArray[np.bool_]:
+        """(n,) whether enough runs of the evidence went through a like stretch of learning rates to speak for each run."""
+        if not self.calibrates:
+            return np.zeros(len(runs), dtype=bool)
+        known = self.evidence.runs.course
+        if not (runs.course.any() or known.any()):
+            return np.ones(len(runs), dtype=bool)
+        out = np.empty(len(runs), dtype=bool)
+        for start in range(0, len(runs), 256):
+            rows = slice(start, start + 256)
+            off = np.abs(runs.course[rows, None, :] - known[None]).max(axis=2)
+            out[rows] = (off <= _LIKE_COURSE).sum(axis=1) >= LEAST_LIKE
+        return out
 
     def errors(
         self, runs: Description, shares: FloatArray, exclude: IntArray | None = None

@@ -35,7 +35,7 @@ _LEAST_REACH = 1.02
 MOST_CONTEXT = 8000
 # the factor is a quantile of the scores of so many held-out runs at most: more would not move it
 _MOST_CALIBRATION = 2000
-# a schedule nobody knows, and no evidence to say what usually follows: wider by half
+# a schedule nobody knows, or a stretch of it no other run has been through: no evidence says what follows, so wider by half
 _UNKNOWN_SCHEDULE = 1.5
 
 
@@ -152,11 +152,10 @@ class EnsembleForecaster:
         for reach in np.unique(rounded):
             rows = np.flatnonzero(rounded == reach)
             law, factor = self._law(float(reach), curves)
-            calibrated[rows] = law.calibrates
+            calibrated[rows] = law.supports(look.runs.take(rows))
             n_runs[rows], n_groups[rows] = len(law.evidence), np.unique(law.evidence.groups).size
             widen = np.full(rows.size, factor)
-            if not law.calibrates:
-                widen[np.isnan(look.fall[rows])] *= _UNKNOWN_SCHEDULE
+            widen[~calibrated[rows] & (np.isnan(look.fall[rows]) | law.calibrates)] *= _UNKNOWN_SCHEDULE
             values, weights, widths = law.errors(look.runs.take(rows), shares)
             median = weighted_quantile(values, weights[:, None, :], 0.5)
             by = widen[:, None, None]

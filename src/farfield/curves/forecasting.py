@@ -289,7 +289,8 @@ def _other_warnings(curves: Curves, rows: IntArray, calibrated: NDArray[np.bool_
     out = []
     wild = int((~calibrated[rows]).sum())
     if wild:
-        out.append(f"the intervals of {_runs(wild, rows.size)} are uncalibrated: too few runs were observed at their reach")
+        whose = _runs(wild, rows.size)
+        out.append(f"the intervals of {whose} are uncalibrated: too few runs with such a schedule were observed at their reach")
     bad = int(curves.column("n_nonfinite").sum())
     if bad:
         some = int((curves.column("n_nonfinite") > 0).sum())
