@@ -1,0 +1,6 @@
+"""Priors over learning curves, to train networks on and to sample posteriors of: the paper's of LC-PFN, and a wider one."""
+
+from farfield.curves.priors.domhan import DomhanPrior
+from farfield.curves.priors.drawn import PriorCurves
+
+__all__ = ["DomhanPrior", "PriorCurves"]
