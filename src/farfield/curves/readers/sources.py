@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def _nothing(paths: Iterable[Any], found: Found) -> str:
 # -- one file -----------------------------------------------------------------------------------------------------------------
 
 
-def _from_file(path: Path, where: Where, options: dict[str, Any]) -> list[RunLog]:
+def _from_file(path: Path, where: Where, options: Mapping[str, Any]) -> list[RunLog]:
     """The runs in one file; an error if there are none."""
     if not path.is_file():  # a pipe can be read only once
         return from_bytes(path.read_bytes(), where, options)
@@ -145,7 +145,7 @@ def _from_file(path: Path, where: Where, options: dict[str, Any]) -> list[RunLog
     return from_bytes(path.read_bytes(), where, options, _sidecar(path.parent) if kind in _TABLES else {})
 
 
-def from_bytes(data: bytes, where: Where, options: dict[str, Any], sidecar: dict[str, Scalar] | None = None) -> list[RunLog]:
+def from_bytes(data: bytes, where: Where, options: Mapping[str, Any], sidecar: Mapping[str, Scalar] | None = None) -> list[RunLog]:
     """The runs in the bytes of one file of any kind but SQLite; `sidecar` is the configuration found beside it."""
     data = _utf8(data)
     kind = kind_of_bytes(data[:_HEAD])
@@ -165,7 +165,7 @@ def from_bytes(data: bytes, where: Where, options: dict[str, Any], sidecar: dict
     return runs
 
 
-def _with_config(run: RunLog, config: dict[str, Scalar]) -> RunLog:
+def _with_config(run: RunLog, config: Mapping[str, Scalar]) -> RunLog:
     return dataclasses.replace(run, config={**config, **run.config})
 
 
@@ -210,30 +210,69 @@ def _yaml_settings(text: str) -> dict[str, Scalar]:
 # -- folders ------------------------------------------------------------------------------------------------------------------
 
 
-def _from_folder(root: Path, prefix: str, options: dict[str, Any], found: Found) -> None:
-    runs: list[RunLog] = []
-    event_runs: list[RunLog] = []
+@dataclass(frozen=True)
+class Piece:
+    """What is read at once: one file, the event files of one folder, or the folder of one run of MLflow's file store.
+
+    kind : as :func:`kind_of` says, or ``file store``; paths : the files, or that folder
+    """
+
+    kind: str
+    paths: tuple[Path, ...]
+    where: Where
+
+    def read(self, options: Mapping[str, Any]) -> list[RunLog]:
+        """Its runs.
+
+        Raises
+        ------
+        FarfieldError, OSError : what the reader of its kind refuses
+        """
+        if self.kind == "file store":
+            return mlflow.read_file_store_run(self.paths[0])
+        if self.kind == "tensorboard":
+            return tensorboard.read_tensorboard([(str(file), file.read_bytes()) for file in self.paths], self.where)
+        return _from_file(self.paths[0], self.where, options)
+
+
+def pieces_in(root: Path, prefix: str, kind: Callable[[Path], str | None]) -> Iterator[Piece]:
+    """Every piece below a folder in order of name; `kind` says what a file holds. Files of no known kind are pieces too
+    (``other``, ``empty``, ``unreadable``), so that a caller can say what it passed over."""
     for folder, files in _walk(root):
         if mlflow.is_file_store_run(folder):
-            runs += _attempt(found, folder, mlflow.read_file_store_run, folder)
+            yield Piece("file store", (folder,), _where(folder / "metrics", root, prefix))
             continue
-        kinds = {file: _kind_in_folder(folder / file, found) for file in files}
+        kinds = {file: kind(folder / file) for file in files}
         if "result.json" in files:  # a Ray trial: the other files repeat it
-            kinds = {file: kind for file, kind in kinds.items() if file != "progress.csv" and kind != "tensorboard"}
-        events = [folder / file for file, kind in kinds.items() if kind == "tensorboard"]
+            kinds = {file: found for file, found in kinds.items() if file != "progress.csv" and found != "tensorboard"}
+        events = tuple(folder / file for file, found in kinds.items() if found == "tensorboard")
         if events:
-            event_runs += _attempt(found, folder, _read_events, events, _where(folder / "events.out.tfevents", root, prefix))
-        for file, kind in kinds.items():
-            path = folder / file
-            if file in _SIDECARS:
-                continue
-            if kind in ("text", "json"):
-                runs += _read_if_log(found, path, _where(path, root, prefix), options)
-            elif kind in ("columnar", "wandb", "sqlite"):
-                runs += _attempt(found, path, _from_file, path, _where(path, root, prefix), options)
-            elif kind in (None, "empty"):
-                found.passed_over.append(str(path))
-    found.runs += _furthest_checkpoints(runs) + tensorboard.merge_hparams(event_runs)
+            where = _where(folder / "events.out.tfevents", root, prefix)
+            yield Piece("tensorboard", events, Where(str(folder), where.name, where.folder))
+        for file, found in kinds.items():
+            if file not in _SIDECARS and found != "tensorboard":
+                yield Piece(found or "other", (folder / file,), _where(folder / file, root, prefix))
+
+
+def joined(pieces: Iterable[tuple[Piece, Sequence[RunLog]]]) -> list[RunLog]:
+    """The runs of a folder's pieces: of a trainer's checkpoints the furthest, hyperparameters handed to the run they are of."""
+    plain: list[RunLog] = []
+    events: list[RunLog] = []
+    for piece, runs in pieces:
+        (events if piece.kind == "tensorboard" else plain).extend(runs)
+    return _furthest_checkpoints(plain) + tensorboard.merge_hparams(events)
+
+
+def _from_folder(root: Path, prefix: str, options: dict[str, Any], found: Found) -> None:
+    read = []
+    for piece in pieces_in(root, prefix, lambda path: _kind_in_folder(path, found)):
+        if piece.kind in ("text", "json"):
+            read.append((piece, _read_if_log(found, piece, options)))
+        elif piece.kind in ("other", "empty"):
+            found.passed_over.append(str(piece.paths[0]))
+        elif piece.kind != "unreadable":
+            read.append((piece, _attempt(found, piece, options)))
+    found.runs += joined(read)
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -254,41 +293,39 @@ def _kind_in_folder(path: Path, found: Found) -> str | None:
         return "unreadable"
 
 
-def _attempt(found: Found, path: Path, read: Callable[..., list[RunLog]], *arguments: Any) -> list[RunLog]:
-    """The runs that `read` finds; what it refuses is noted as a problem and the walk goes on."""
+def _attempt(found: Found, piece: Piece, options: Mapping[str, Any]) -> list[RunLog]:
+    """The runs of a piece; what its reader refuses is noted as a problem and the walk goes on."""
+    path = piece.paths[0].parent if piece.kind == "tensorboard" else piece.paths[0]
     try:
-        return read(*arguments)
+        return piece.read(options)
     except (FarfieldError, OSError) as error:
         message = str(error)
         found.problems.append(message if str(path) in message else f"{path}: {message}")
         return []
 
 
-def _read_events(files: list[Path], where: Where) -> list[RunLog]:
-    folder = Where(str(files[0].parent), where.name, where.folder)
-    return tensorboard.read_tensorboard([(str(file), file.read_bytes()) for file in files], folder)
-
-
-def _read_if_log(found: Found, path: Path, where: Where, options: dict[str, Any]) -> list[RunLog]:
+def _read_if_log(found: Found, piece: Piece, options: Mapping[str, Any]) -> list[RunLog]:
     """Text or JSON met in a folder: runs if it reads like a log, else passed over.
 
     Tables and objects of other kinds abound beside logs: a log has a position and a metric, or a metric whose name is one.
     """
+    path = piece.paths[0]
     try:
-        runs = _from_file(path, where, options)
+        runs = piece.read(options)
     except (FarfieldError, OSError) as error:
         if path.suffix.casefold() in _LOG_SUFFIXES:
             found.problems.append(str(error))
         else:
             found.passed_over.append(str(path))
         return []
-    logs = [run for run in runs if _is_log(run)]
+    logs = [run for run in runs if is_log(run)]
     if not logs:
         found.passed_over.append(str(path))
     return logs
 
 
-def _is_log(run: RunLog) -> bool:
+def is_log(run: RunLog) -> bool:
+    """Whether what was read from a table in a folder is the log of a run, and not a table of another kind."""
     metrics = [name for name in run.metrics if not names.is_housekeeping(name)]
     if run.step_name != "row":
         return bool(metrics)
