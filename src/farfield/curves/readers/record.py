@@ -9,6 +9,7 @@ unsorted table; it is sorted.
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,14 +125,14 @@ class PointLog:
     """Points of one run collected one at a time: key -> steps, values and times in the order logged."""
 
     def __init__(self) -> None:
-        self._points: dict[str, tuple[list[float], list[float], list[float]]] = {}
+        self._points: dict[str, tuple[array[float], array[float], array[float]]] = {}
         self.dropped = 0
 
     def add(self, key: str, step: float, value: float, time: float = np.nan) -> None:
         """Append one point; `time` NaN where unknown."""
         points = self._points.get(key)
         if points is None:
-            points = self._points[key] = ([], [], [])
+            points = self._points[key] = (array("d"), array("d"), array("d"))
         points[0].append(step)
         points[1].append(value)
         points[2].append(time)
@@ -139,9 +140,9 @@ class PointLog:
     def series(self) -> dict[str, Series]:
         """Every key settled."""
         out = {}
-        for key, (step, value, time) in self._points.items():
-            t = np.asarray(time, dtype=np.float64)
-            out[key] = settle(step, value, None if np.isnan(t).all() else t)
+        for key, points in self._points.items():
+            step, value, time = (np.array(p, dtype=np.float64) for p in points)  # copies: the log goes on growing
+            out[key] = settle(step, value, None if np.isnan(time).all() else time)
         return out
 
 

@@ -21,8 +21,12 @@ from farfield.curves.readers.tfevents import Chunk, Events, read_events
 
 def read_tensorboard(files: Sequence[tuple[str, bytes]], where: Where) -> list[RunLog]:
     """The run in the event files (shown path, bytes) of one folder; none if they hold no scalar and no configuration."""
-    parsed = [read_events(data, path) for path, data in files]
-    parsed.sort(key=_first_time)
+    return run_of([read_events(data, path) for path, data in files], where)
+
+
+def run_of(files: Sequence[Events], where: Where) -> list[RunLog]:
+    """As :func:`read_tensorboard`, from what the event files of one folder hold."""
+    parsed = sorted(files, key=_first_time)
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     starts: list[tuple[int, int]] = []
     base = 0

@@ -38,6 +38,22 @@ class Events:
     group: str | None = None
     n_events: int = 0
 
+    def extend(self, later: Events) -> None:
+        """Append what was read from further on in the same file."""
+        base = self.n_events
+        for tag, (order, step, wall, value) in later.scalars.items():
+            chunk = (order + base, step, wall, value)
+            before = self.scalars.get(tag)
+            self.scalars[tag] = chunk if before is None else _joined(before, chunk)
+        self.starts += [(order + base, step) for order, step in later.starts]
+        self.config |= later.config
+        self.group = later.group or self.group
+        self.n_events += later.n_events
+
+
+def _joined(a: Chunk, b: Chunk) -> Chunk:
+    return np.append(a[0], b[0]), np.append(a[1], b[1]), np.append(a[2], b[2]), np.append(a[3], b[3])
+
 
 @dataclass
 class _Layout:
@@ -58,6 +74,17 @@ def is_event_file(head: bytes) -> bool:
     data = np.frombuffer(head[:_HEADER], dtype=np.uint8)
     want = unmasked(data[8:12].copy().view("<u4"))
     return bool(crc32c(data, np.array([0]), np.array([8]))[0] == want[0])
+
+
+def whole_frames(data: bytes) -> int:
+    """Bytes up to where the last whole frame of `data` ends."""
+    at, size, read = 0, len(data), struct.Struct("<Q").unpack_from
+    while at + _HEADER <= size:
+        length = read(data, at)[0]
+        if not 0 < length <= size - at - _HEADER - _FOOTER:  # cut off, or blank: allocated, not yet written
+            break
+        at += _HEADER + length + _FOOTER
+    return at
 
 
 def frames(data: bytes, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

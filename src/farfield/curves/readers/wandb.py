@@ -30,75 +30,109 @@ def read_wandb(data: bytes, where: Where) -> list[RunLog]:
     ------
     FormatError : wrong head, or a piece that does not match its checksum
     """
-    if not data.startswith(MAGIC) or len(data) < _HEAD:
-        raise FormatError(f"{where.path}: not a W&B offline file (it must begin with {MAGIC!r} and a version)")
-    run: dict[str, str] = {}
-    config: dict[str, Any] = {}
-    status = "running"
-    points = PointLog()
-    try:
-        for record in _records(data, where.path):
-            for number, kind, a, b in wire.fields(record, 0, len(record)):
-                if kind != wire.BYTES:
+    log = WandbLog(where)
+    log.feed(data)
+    return log.runs()
+
+
+class WandbLog:
+    """A `.wandb` file read as it grows: `feed` what follows the first `consumed` bytes, then ask for the `runs`."""
+
+    def __init__(self, where: Where) -> None:
+        self._where = where
+        self._run: dict[str, str] = {}
+        self._config: dict[str, Any] = {}
+        self._status = "running"
+        self._points = PointLog()
+        self.consumed = 0
+        self._pending = b""  # the pieces so far of a record that goes on in the next block
+
+    def feed(self, data: bytes) -> None:
+        """The bytes of the file after the first `consumed`; a piece at their end that is not whole is not consumed.
+
+        Raises
+        ------
+        FormatError : wrong head, or a piece that does not match its checksum
+        """
+        path, start = self._where.path, 0
+        if self.consumed == 0:
+            if not data.startswith(MAGIC) or len(data) < _HEAD:
+                raise FormatError(f"{path}: not a W&B offline file (it must begin with {MAGIC!r} and a version)")
+            start = _HEAD
+        try:
+            for record in self._records(data, start):
+                self._take(record)
+        except FormatError as error:
+            raise error if path in str(error) else FormatError(f"{path}: {error}") from error
+
+    def runs(self) -> list[RunLog]:
+        """The run as far as it was fed; none if nothing was logged yet."""
+        metrics = self._points.series()
+        if not metrics:
+            return []
+        run, where = self._run, self._where
+        return [
+            RunLog(
+                run.get("name") or run.get("id") or where.name,
+                where.path,
+                metrics,
+                config=config_of({k: v for k, v in self._config.items() if k != "_wandb"}),
+                group=run.get("group") or run.get("sweep"),
+                folder=run.get("project") or where.folder,
+                status=self._status,
+            )
+        ]
+
+    def _take(self, record: bytes) -> None:
+        for number, kind, a, b in wire.fields(record, 0, len(record)):
+            if kind != wire.BYTES:
+                continue
+            if number == 2:
+                _history(record, a, b, self._points)
+            elif number == 5:
+                _config(record, a, b, self._config)
+            elif number == 17:
+                _run(record, a, b, self._run, self._config)
+            elif number == 18:
+                codes = [v for n, k, v, _ in wire.fields(record, a, b) if n == 1 and k == wire.VARINT]
+                self._status = "killed" if codes and codes[0] else "finished"
+
+    def _records(self, data: bytes, at: int) -> Iterator[bytes]:
+        """The whole records of `data` from `at`."""
+        base, size, path = self.consumed, len(data), self._where.path
+        try:
+            while at + _PIECE <= size:
+                room = _BLOCK - (base + at) % _BLOCK
+                if room < _PIECE:
+                    at += room
                     continue
-                if number == 2:
-                    _history(record, a, b, points)
-                elif number == 5:
-                    _config(record, a, b, config)
-                elif number == 17:
-                    _run(record, a, b, run, config)
-                elif number == 18:
-                    codes = [v for n, k, v, _ in wire.fields(record, a, b) if n == 1 and k == wire.VARINT]
-                    status = "killed" if codes and codes[0] else "finished"
-    except FormatError as error:
-        raise error if where.path in str(error) else FormatError(f"{where.path}: {error}") from error
-    metrics = points.series()
-    if not metrics:
-        return []
-    return [
-        RunLog(
-            run.get("name") or run.get("id") or where.name,
-            where.path,
-            metrics,
-            config=config_of({k: v for k, v in config.items() if k != "_wandb"}),
-            group=run.get("group") or run.get("sweep"),
-            folder=run.get("project") or where.folder,
-            status=status,
-        )
-    ]
-
-
-def _records(data: bytes, path: str) -> Iterator[bytes]:
-    """The whole records; a piece cut off by the end of the file ends them (the file is still being written)."""
-    at, size, pending = _HEAD, len(data), b""
-    while at + _PIECE <= size:
-        room = _BLOCK - at % _BLOCK
-        if room < _PIECE:
-            at += room
-            continue
-        crc, length, kind = struct.unpack_from("<IHB", data, at)
-        if kind == 0 and crc == 0 and length == 0 and not data[at:].strip(b"\0"):
-            return  # blank to the end: allocated, not yet written
-        payload = data[at + _PIECE : at + _PIECE + length]
-        if length > room - _PIECE or kind not in (1, 2, 3, 4):
-            raise FormatError(
-                f"{path}: W&B file is damaged at byte {at} of {size} (impossible record); copy it again from its source"
-            )
-        if len(payload) < length:
-            return
-        if zlib.crc32(payload, zlib.crc32(bytes((kind,)))) != crc:
-            raise FormatError(
-                f"{path}: W&B file is damaged at byte {at} of {size} (checksum differs); copy it again from its source"
-            )
-        at += _PIECE + length
-        if kind == 1:
-            yield payload
-        elif kind == 2:
-            pending = payload
-        else:
-            pending += payload
-            if kind == 4:
-                yield pending
+                crc, length, kind = struct.unpack_from("<IHB", data, at)
+                if kind == 0 and crc == 0 and length == 0 and not data[at:].strip(b"\0"):
+                    return  # blank to the end: allocated, not yet written
+                payload = data[at + _PIECE : at + _PIECE + length]
+                if length > room - _PIECE or kind not in (1, 2, 3, 4):
+                    raise FormatError(
+                        f"{path}: W&B file is damaged at byte {base + at} of {base + size} (impossible record); "
+                        "copy it again from its source"
+                    )
+                if len(payload) < length:
+                    return
+                if zlib.crc32(payload, zlib.crc32(bytes((kind,)))) != crc:
+                    raise FormatError(
+                        f"{path}: W&B file is damaged at byte {base + at} of {base + size} (checksum differs); "
+                        "copy it again from its source"
+                    )
+                at += _PIECE + length
+                if kind == 1:
+                    yield payload
+                elif kind == 2:
+                    self._pending = payload
+                else:
+                    self._pending += payload
+                    if kind == 4:
+                        yield self._pending
+        finally:
+            self.consumed = base + min(at, size)
 
 
 def _item(data: bytes, start: int, end: int) -> tuple[list[str], str]:
