@@ -151,7 +151,7 @@ class EnsembleForecaster:
         rounded = round_reach(look.reach)
         for reach in np.unique(rounded):
             rows = np.flatnonzero(rounded == reach)
-            law, factor = self._law(float(reach), curves)
+            law, factor = self.law(float(reach))
             calibrated[rows] = law.supports(look.runs.take(rows))
             n_runs[rows], n_groups[rows] = len(law.evidence), np.unique(law.evidence.groups).size
             widen = np.full(rows.size, factor)
@@ -200,7 +200,7 @@ class EnsembleForecaster:
         if context is None:
             raise InputError("no other runs were given; call fit(curves) first")
         last = context.last_x
-        shift = _shift(context)
+        shift = origin_shift(context)
         cut = context.upto((last + shift) / reach * (1 + 1e-12) - shift)
         rows = np.flatnonzero((cut.lengths >= LEAST_POINTS) & (cut.lengths < context.lengths))
         context, cut, last = context.take(rows), cut.take(rows), last[rows]
@@ -211,7 +211,7 @@ class EnsembleForecaster:
         errors = (truth - look.outlook.centre) / look.outlook.scale
         return Evidence(look.runs, errors, groups_of(context), SHARES), look, cut
 
-    def _law(self, reach: float, asked: Curves) -> tuple[ErrorLaw, float]:
+    def law(self, reach: float) -> tuple[ErrorLaw, float]:
         """The law of errors at `reach` from the context, and the factor that makes its intervals cover; cached."""
         if reach not in self._laws:
             if self._context is None or not len(self._context):
@@ -384,7 +384,7 @@ def _scheduled(curves: Curves, spec: str | None) -> bool:
     return any(c.startswith("config.") and "sched" in c.casefold() for c in curves.attributes.columns)
 
 
-def _shift(curves: Curves) -> FloatArray:
+def origin_shift(curves: Curves) -> FloatArray:
     """(n,) what makes x positive, as `Batch.from_padded` does it, from the first two points alone."""
     n = len(curves)
     start = np.minimum(curves.offsets[:-1], max(curves.x.size - 1, 0))

@@ -73,7 +73,7 @@ def forecast(
     known = curves if context is None else joined(curves, context)
     forecaster.fit(known)
     at = horizons(curves, to)
-    status = _first_status(curves, at, to is None)
+    status = first_status(curves, at, to is None)
     at = _ends(curves, at, status)
     rows = np.flatnonzero([s is ForecastStatus.CONTINUE for s in status])
     shares = np.arange(1, N_PATH + 1) / N_PATH
@@ -130,7 +130,7 @@ def joined(curves: Curves, context: Curves) -> Curves:
     return curves.concat(context)
 
 
-def _first_status(curves: Curves, at: FloatArray, planned: bool) -> list[ForecastStatus]:
+def first_status(curves: Curves, at: FloatArray, planned: bool) -> list[ForecastStatus]:
     """What can be told before any forecast; CONTINUE where one is to be made. `planned`: `at` is each run's planned end."""
     out = []
     last, wild = curves.last_x, too_large(curves)

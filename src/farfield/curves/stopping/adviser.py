@@ -1,0 +1,347 @@
+"""Which runs to stop: the paper's rule, a rule by what going on earns, and the risk of all stops taken together.
+
+Two rules find the candidates:
+
+* ``probability`` (Adriaensen et al. 2023, arXiv 2310.20447, section 5.3): stop where P(y_t < best) <= 0.05 at *every* step t asked
+  up to the end, `best` being the best value that any run has logged so far.
+* ``regret``: letting run i go on improves the best value by G_i = E[(best of the others kept - V_i)+] on average and costs the
+  x it still needs. Stop where G_i per unit of x is below the price: what a unit earns in a fresh run of the same kind, or the
+  price given. Rivals that go raise the gain of those that stay, so runs go one at a time, the least gainful first.
+
+Looking at every epoch with a threshold for each run kills winners in the end. So `risk` bounds P(the winner is among the
+stopped) over all runs stopped now *and before*: a calibrated forecast is a martingale, so if every stop keeps this probability
+below `risk`, the winner is lost in at most that share of sweeps, however often one looks. The least risky stops come first.
+
+Nothing is stopped on an uncalibrated forecast, before a learning-rate decay that too few other runs went through, or under an
+unknown schedule while too few runs were seen to their end, unless `despite` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from farfield import checks
+from farfield.curves.analogues import LEAST_LIKE
+from farfield.curves.data import Curves, FloatArray, IntArray
+from farfield.curves.forecaster import EnsembleForecaster, Predicted, groups_of, make_forecaster, origin_shift, round_reach
+from farfield.curves.forecasting import first_status, horizons, joined
+from farfield.curves.results import ForecastStatus
+from farfield.curves.stopping.advice import Advice, StopStatus, reason
+from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, shared_part
+from farfield.curves.wording import position
+from farfield.errors import InputError
+from farfield.predictive import Mixture
+from farfield.seeds import Seed, generator
+
+RULES = ("probability", "regret")
+CAVEATS = ("uncalibrated", "decay", "schedule")
+DEFAULT_THRESHOLD = {"probability": 0.05, "regret": 1.0}
+N_STEPS = 12
+_DRAWS = 2000
+# falls of the rate by less than this part of the peak do not count as a decay
+_LEAST_FALL = 0.05
+# other runs are learnt from anew when they have grown by this share in all
+_GROWTH = 1.2
+_STOPPED = ("pruned", "killed")
+
+
+def stop_advice(
+    curves: Curves,
+    *,
+    rule: str = "probability",
+    threshold: float | None = None,
+    risk: float = 0.05,
+    to: ArrayLike | None = None,
+    context: Curves | None = None,
+    best: float | None = None,
+    price: float | None = None,
+    budget: float | None = None,
+    despite: Collection[str] = (),
+    estimate: str = "final",
+    method: str = "auto",
+    lr_schedule: str | None = None,
+    rng: Seed = 0,
+) -> Advice:
+    """Which of the runs still going to stop now.
+
+    Parameters
+    ----------
+    rule : ``probability`` (P(beats the best so far) <= threshold at every step) or ``regret`` (gain per unit of x below the price)
+    threshold : None for 0.05 (``probability``) or 1.0, in units of the price (``regret``)
+    risk : bound on P(the winner is among the stopped), runs stopped earlier counted; 1 for none
+    to : x where the runs end; None for each run's planned end
+    context : further runs to learn from
+    best : a value to beat besides those logged, e.g. of a model in use
+    price : for ``regret``: least gain worth a unit of x; None for what a fresh run of this kind earns
+    budget : x that may still be spent on all runs; more runs are stopped, the least gainful per unit first, so that the number of
+        runs can fall geometrically and end within it. The bounds of `risk` do not hold for these
+    despite : caveats to stop in spite of, of ``uncalibrated``, ``decay`` and ``schedule``
+    estimate, method, lr_schedule : as in `farfield.forecast`
+    rng : seed of the joint draws
+
+    Raises InputError for an unknown rule, caveat, method, estimate or schedule, a number out of range, or a context of another
+    metric.
+    """
+    adviser = Adviser(
+        rule=rule, threshold=threshold, risk=risk, to=to, context=context, best=best, price=price, despite=despite,
+        estimate=estimate, method=method, lr_schedule=lr_schedule, rng=rng,
+    )  # fmt: skip
+    return adviser.update(curves, budget=budget)
+
+
+class Adviser:
+    """Advice on runs that grow: `update(curves)` as often as points arrive.
+
+    What is learnt from other runs is kept until they have grown by a fifth in all or another run has ended; the forecasts
+    themselves are made anew, a fraction of a millisecond a run. Parameters as of `stop_advice`.
+    """
+
+    def __init__(
+        self, *, rule: str = "probability", threshold: float | None = None, risk: float = 0.05, to: ArrayLike | None = None,
+        context: Curves | None = None, best: float | None = None, price: float | None = None, despite: Collection[str] = (),
+        estimate: str = "final", method: str = "auto", lr_schedule: str | None = None, rng: Seed = 0,
+    ) -> None:  # fmt: skip
+        self.rule = checks.choice("rule", rule, RULES)
+        self.threshold = DEFAULT_THRESHOLD[rule] if threshold is None else float(checks.finite("threshold", threshold, ndim=0))
+        if self.threshold < 0 or (rule == "probability" and self.threshold > 1):
+            raise InputError(f"threshold is {threshold}; allowed: 0 or more" + (", at most 1" if rule == "probability" else ""))
+        self.risk = float(checks.finite("risk", risk, ndim=0))
+        if not 0 <= self.risk <= 1:
+            raise InputError(f"risk is {risk}; allowed: a probability, 0 to 1 (1 for no bound)")
+        for name in despite:
+            checks.choice("despite", name, CAVEATS)
+        self.best = None if best is None else float(checks.finite("best", best, ndim=0))
+        self.price = None if price is None else float(checks.finite("price", price, ndim=0))
+        self.to, self.context, self.despite, self.rng = to, context, frozenset(despite), rng
+        self.forecaster: EnsembleForecaster = make_forecaster(method, estimate=estimate, lr_schedule=lr_schedule)
+        self._learnt: tuple[int, int, int] | None = None
+        self._n_ended = 0
+        self._shares: dict[float, float] = {}
+
+    def update(self, curves: Curves, *, budget: float | None = None) -> Advice:
+        """Advice on `curves` as they stand. `budget`: x that may still be spent on all of them.
+
+        Raises InputError as `stop_advice`.
+        """
+        if budget is not None:
+            checks.positive("budget", budget)
+        self._learn(curves)
+        at = horizons(curves, self.to)
+        state = curves.column("status").to_list()
+        first = first_status(curves, at, self.to is None)
+        # a run that has ended does not go on, wherever it is asked about
+        first = [ForecastStatus.FINISHED if s == "finished" else f for s, f in zip(state, first, strict=True)]
+        gone = np.array([s in _STOPPED for s in state])
+        rows = np.flatnonzero([s is ForecastStatus.CONTINUE for s in first])
+        predicted = None
+        if rows.size:
+            predicted = self.forecaster.predict_path(curves.take(rows), at[rows], np.arange(1, N_STEPS + 1) / N_STEPS)
+        return self._decide(curves, at, first, gone, rows, predicted, budget)
+
+    # -- learning -------------------------------------------------------------------------------------------------------
+
+    def _learn(self, curves: Curves) -> None:
+        """Fit on the runs and the context, where they have changed enough since."""
+        ended = int(np.sum([s in ("finished", *_STOPPED) for s in curves.column("status")]))
+        size = (int(np.log(max(curves.x.size, 1)) / np.log(_GROWTH)), len(curves), ended)
+        if size == self._learnt:
+            return
+        known = curves if self.context is None else joined(curves, self.context)
+        self.forecaster.fit(known)
+        self._learnt, self._shares = size, {}
+        planned = known.column("planned_end").to_numpy()
+        there = (known.column("status") == "finished").to_numpy() & ~(known.last_x < 0.99 * planned)
+        self._n_ended = int(there.sum())
+
+    def _share(self, curves: Curves, at: FloatArray) -> float:
+        """The part of the errors that runs of a group share, at the middle of the reaches asked; `at` (n,) their ends."""
+        shift = origin_shift(curves)
+        reach = float(round_reach(np.array([np.median((at + shift) / (curves.last_x + shift))]))[0])
+        if reach not in self._shares:
+            self._shares[reach] = self._found_share(reach)
+        return self._shares[reach]
+
+    def _found_share(self, reach: float) -> float:
+        evidence, look, cut = self.forecaster.evidence(reach)
+        if len(evidence) < 2:
+            return PRIOR_SHARE
+        law, factor = self.forecaster.law(reach)
+        seen, metric = look.outlook, cut.metric
+        held_out = law.predictive(
+            evidence.runs, seen.centre[:, -1], seen.scale[:, -1], exclude=evidence.groups, lower=metric.lower, upper=metric.upper
+        )
+        truth = seen.centre[:, -1] + seen.scale[:, -1] * evidence.errors[:, -1]
+        return shared_part(held_out.rescaled(np.full(len(truth), factor)).cdf(truth), evidence.groups)
+
+    # -- deciding -------------------------------------------------------------------------------------------------------
+
+    def _decide(
+        self, curves: Curves, at: FloatArray, first: list[ForecastStatus], gone: NDArray[np.bool_], rows: IntArray,
+        predicted: Predicted | None, budget: float | None,
+    ) -> Advice:  # fmt: skip
+        n, goal = len(curves), curves.metric.goal
+        sign = 1.0 if goal == "min" else -1.0
+        had = _best_seen(curves, sign)
+        incumbent = min(float(had.min()) if n else np.inf, np.inf if self.best is None else sign * self.best)
+        share = PRIOR_SHARE if predicted is None else self._share(curves.take(rows), at[rows])
+        final = None if predicted is None else predicted.predictive[:, -1:]
+        if self.best is not None:  # the value to beat is one more run that has ended
+            had = np.append(had, sign * self.best)
+        groups = np.append(groups_of(curves), -1)[: had.size]
+        flat = None if final is None else final[:, 0]
+        drawn = ends(flat if flat is not None else _nothing(), rows, had, groups, share, goal, _DRAWS, generator(self.rng))
+
+        p_beats, calibrated, fall = np.full(n, np.nan), np.zeros(n, dtype=bool), np.full(n, np.nan)
+        median = np.where([s is ForecastStatus.FINISHED for s in first], curves.last_y, np.nan)
+        if predicted is not None and final is not None:
+            below = predicted.predictive.cdf(sign * incumbent)
+            p_beats[rows] = (below if sign > 0 else 1.0 - below).max(axis=1)
+            calibrated[rows], fall[rows] = predicted.calibrated, predicted.fall
+            median[rows] = sign * np.median(drawn.draws[:, rows], axis=0) if n > 2000 else final.median()[:, 0]
+        status = self._caveats(first, gone, calibrated, fall)
+        live = np.array([s.live for s in status])
+        remaining = np.where(live & np.isfinite(at), np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
+        open_ = np.array([s is StopStatus.CONTINUE for s in status])
+        stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
+        stopping = self._within_risk(status, drawn, stopping, gone)
+        if budget is not None:
+            _fit_budget(status, drawn, open_, gone | stopping, remaining, budget)
+        stopped = np.array([s.stops for s in status]) | gone
+        ends_at = [f"{curves.x_name} {position(a)}" for a in at]
+        p_best = drawn.p_best[:n]
+        why = tuple(
+            reason(
+                s, rule=self.rule, p=float(p_beats[i]), p_best=float(p_best[i]), best=sign * incumbent, end=ends_at[i], price=price,
+                rate=float(gain[i] / remaining[i]) if remaining[i] > 0 else 0.0,
+            )
+            for i, s in enumerate(status)
+        )  # fmt: skip
+        kept_index = np.flatnonzero(stopped)
+        return Advice(
+            curves=curves, rule=self.rule, threshold=self.threshold, risk=self.risk, status=tuple(status), why=why,
+            p_beats_best=p_beats, p_best=np.where(np.isfinite(had[:n]), p_best, np.nan), gain=gain, remaining=remaining, at=at,
+            median=median, calibrated=calibrated, best=sign * incumbent if np.isfinite(incumbent) else np.nan,
+            p_lose_winner=float(drawn.p_wins_yet[kept_index].sum()) if n else 0.0,
+            expected_regret=drawn.regret(np.append(stopped, False)[: had.size]) if n and np.isfinite(incumbent) else 0.0,
+            price=price, ends=drawn, final=final, forecast_index=rows, warnings=tuple(self._warnings(curves, status, at)),
+        )  # fmt: skip
+
+    def _caveats(
+        self, first: list[ForecastStatus], gone: NDArray[np.bool_], calibrated: NDArray[np.bool_], fall: FloatArray
+    ) -> list[StopStatus]:
+        """What is known before any rule: CONTINUE where the run may be stopped if a rule says so."""
+        plain = {
+            ForecastStatus.DIVERGED: StopStatus.DIVERGED, ForecastStatus.TOO_SHORT: StopStatus.TOO_SHORT,
+            ForecastStatus.NO_END: StopStatus.NO_END, ForecastStatus.FINISHED: StopStatus.ENDED,
+        }  # fmt: skip
+        out = []
+        for i, status in enumerate(first):
+            if gone[i]:
+                out.append(StopStatus.STOPPED)
+            elif status in plain:
+                out.append(plain[status])
+            elif fall[i] > _LEAST_FALL and not calibrated[i] and "decay" not in self.despite:
+                out.append(StopStatus.DECAY)
+            elif not calibrated[i] and "uncalibrated" not in self.despite:
+                out.append(StopStatus.UNCALIBRATED)
+            elif np.isnan(fall[i]) and self._n_ended < LEAST_LIKE and "schedule" not in self.despite:
+                out.append(StopStatus.SCHEDULE)
+            else:
+                out.append(StopStatus.CONTINUE)
+        return out
+
+    def _candidates(
+        self,
+        drawn: Ends,
+        open_: NDArray[np.bool_],
+        gone: NDArray[np.bool_],
+        p_beats: FloatArray,
+        remaining: FloatArray,
+        at: FloatArray,
+    ) -> tuple[NDArray[np.bool_], FloatArray, float]:
+        """Runs the rule would stop, each run's gain, and the price."""
+        n = open_.size
+        gain = np.zeros(n)
+        if not open_.any():
+            return np.zeros(n, dtype=bool), gain, np.nan
+        order, gains = _ordered(drawn, open_, gone, remaining)
+        gain[order] = gains
+        if self.rule == "probability":
+            return open_ & (p_beats <= self.threshold), gain, np.nan
+        price = self.price
+        if price is None:
+            price = drawn.fresh_gain() / float(np.median(at[open_]))
+        stopping = np.zeros(n, dtype=bool)
+        # the first in the order that is worth its budget, and all after it, stay
+        worth = gains >= self.threshold * price * remaining[order]
+        stopping[order[: int(worth.argmax()) if worth.any() else order.size]] = True
+        return stopping, gain, price
+
+    def _within_risk(
+        self, status: list[StopStatus], drawn: Ends, stopping: NDArray[np.bool_], gone: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Mark the candidates STOP, the least risky first, as long as the winner is lost with at most the allowed probability."""
+        stopping = stopping.copy()
+        p = drawn.p_wins_yet[: stopping.size]
+        rows = np.flatnonzero(stopping)
+        rows = rows[np.argsort(p[rows], kind="stable")]
+        total = p[gone].sum() + np.cumsum(p[rows])
+        # a run that cannot win costs nothing, whatever was spent before
+        keep = rows[(total > self.risk) & (p[rows] > 0)] if self.risk < 1 else rows[:0]
+        stopping[keep] = False
+        for i in rows:
+            status[i] = StopStatus.STOP if stopping[i] else StopStatus.RISK
+        return stopping
+
+    def _warnings(self, curves: Curves, status: list[StopStatus], at: FloatArray) -> list[str]:
+        out = []
+        n = len(status)
+        for kind in (StopStatus.UNCALIBRATED, StopStatus.DECAY, StopStatus.SCHEDULE, StopStatus.NO_END):
+            some = sum(s is kind for s in status)
+            if some:
+                out.append(f"{some} of {n} runs wait: {kind.value.partition(': ')[2]}")
+        going = np.array([s.live for s in status]) & np.isfinite(at)
+        if going.any() and np.ptp(at[going]) > 0.01 * np.abs(at[going]).max():
+            out.append(f"the runs end at different {curves.x_name}: each is judged at its own end")
+        return out
+
+
+def _ordered(drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], remaining: FloatArray) -> tuple[IntArray, FloatArray]:
+    extra = drawn.had.size - open_.size
+    return drawn.least_gainful(
+        np.pad(open_, (0, extra)), np.pad(remaining, (0, extra), constant_values=1.0), np.pad(gone, (0, extra))
+    )
+
+
+def _fit_budget(
+    status: list[StopStatus], drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], remaining: FloatArray, budget: float
+) -> None:
+    """Stop further runs, in place, until n runs whose number falls geometrically to one over the time left fit the budget."""
+    left = open_ & ~gone
+    n = int(left.sum())
+    if n < 2 or remaining[left].sum() <= budget:
+        return
+    order, _ = _ordered(drawn, left, gone, remaining)
+    time = float(remaining[left].mean())
+    keep = n
+    while keep > 1 and time * (keep - 1) / np.log(keep) > budget:
+        keep -= 1
+    for i in order[: n - keep]:
+        status[i] = StopStatus.STOP
+
+
+def _best_seen(curves: Curves, sign: float) -> FloatArray:
+    """(n_runs,) the best value each run has logged, signed; infinity for a run without points."""
+    out = np.full(len(curves), np.inf)
+    some = np.flatnonzero(curves.lengths > 0)
+    if some.size:
+        out[some] = np.minimum.reduceat(sign * curves.y, curves.offsets[some])
+    return out
+
+
+def _nothing() -> Mixture:
+    blank = np.zeros((0, 1))
+    return Mixture(blank + 1.0, blank, blank + 1.0)
