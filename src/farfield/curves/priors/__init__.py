@@ -2,5 +2,6 @@
 
 from farfield.curves.priors.domhan import DomhanPrior
 from farfield.curves.priors.drawn import PriorCurves
+from farfield.curves.priors.wide import WidePrior
 
-__all__ = ["DomhanPrior", "PriorCurves"]
+__all__ = ["DomhanPrior", "PriorCurves", "WidePrior"]
