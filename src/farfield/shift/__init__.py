@@ -1,0 +1,1 @@
+"""Other distributions: retrieval, interventions, invariance, and how sure a model is where it saw nothing."""
