@@ -49,6 +49,8 @@ _EXPORTS = {
     "extrapolation_gap": "farfield.gap",
     "GapResult": "farfield.gap",
     "GapStatus": "farfield.gap",
+    "gap_check": "farfield.gap.check",
+    "GapCheck": "farfield.gap.check",
     "score_by_reach": "farfield.gap",
     "extrapolation_horizon": "farfield.gap",
     "effective_robustness": "farfield.gap",

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from farfield.gap import GapResult
 
 
-@click.command("gap")
+class _WithCheck(click.Command):
+    """The command, whose first argument may be `check`: the deployed case."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args[:1] == ["check"]:
+            from farfield.cli import gap_check
+
+            return gap_check.command.make_context(f"{info_name} check", args[1:], parent=parent, **extra)
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+
+@click.command("gap", cls=_WithCheck, epilog="A model in use, and new rows without labels: farfield gap check --help")
 @click.argument("data", metavar="DATA")
 @click.option("--target", required=True, metavar="COLUMN", help="What is predicted.")
 @click.option("--beyond", required=True, metavar="REGION", help="Where: 'Weight>q80', 'year>=1980 and origin==Japan'.")

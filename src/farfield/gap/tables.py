@@ -83,6 +83,30 @@ def prepare(frame: pl.DataFrame, target: str) -> Table:
     return Table(X, y, task, left_out, frame.height - some.height)
 
 
+def matching(new: pl.DataFrame, table: Table, target: str) -> tuple[pl.DataFrame, list[str]]:
+    """New rows with the columns and types of the samples, and the columns that are not used (the target is never read).
+
+    InputError where a column is missing or holds something else, naming it.
+    """
+    missing = [c for c in table.X.columns if c not in new.columns]
+    extra = [c for c in new.columns if c not in table.X.columns]
+    if missing:
+        other = [c for c in extra if c != target]
+        said = f"; it has instead: {', '.join(other)}" if other else ""
+        raise InputError(f"the new rows lack {len(missing)} of the {table.X.width} columns: {', '.join(missing)}{said}")
+    columns = []
+    for name, dtype in table.X.schema.items():
+        values = new[name].cast(pl.Float64) if new[name].dtype == pl.Boolean else new[name]
+        if name not in table.left_out and values.null_count() < values.len() and values.dtype.is_numeric() != dtype.is_numeric():
+            kind = ["text", "numbers"]
+            raise InputError(
+                f"column {name} holds {kind[values.dtype.is_numeric()]} in the new rows, such as {values.drop_nulls()[0]!r}, and"
+                f" {kind[dtype.is_numeric()]} in those seen"
+            )
+        columns.append(values.cast(dtype if dtype in (pl.String, pl.Categorical) else pl.Float64, strict=False).alias(name))
+    return pl.DataFrame(columns), extra
+
+
 def built_in(name: str, table: Table, seed: int) -> Any:
     """A scikit-learn pipeline around the model of that name; MissingExtraError without scikit-learn."""
     if name not in MODELS:
