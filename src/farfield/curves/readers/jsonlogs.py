@@ -18,7 +18,7 @@ from farfield.curves.readers import tables
 from farfield.curves.readers.record import PointLog, RunLog, Where, as_number, config_of, flatten, storable
 from farfield.errors import FormatError, InputError
 
-_CONFIG_KEYS = ("config", "hparams", "params", "args", "hyperparameters")
+CONFIG_KEYS = ("config", "hparams", "params", "args", "hyperparameters")
 
 
 def read_json(data: bytes, where: Where, **options: Any) -> list[RunLog]:
@@ -55,13 +55,13 @@ def parse(data: bytes, path: str) -> Any:
     if not text:
         raise FormatError(f"{path}: empty file")
     lines = text.split("\n")
-    if len(lines) == 1 or not _is_object(lines[0]):
+    if len(lines) == 1 or not is_object(lines[0]):
         try:
             return json.loads(text)
         except RecursionError:
             raise FormatError(f"{path}: JSON nested too deeply to be a log") from None
         except ValueError as error:
-            if text[0] != "{" or not _is_object(lines[0]):
+            if text[0] != "{" or not is_object(lines[0]):
                 raise FormatError(f"{path}: not JSON: {str(error)[:120]}") from None
     rows = []
     for number, line in enumerate(lines, 1):
@@ -76,7 +76,8 @@ def parse(data: bytes, path: str) -> Any:
     return rows
 
 
-def _is_object(line: str) -> bool:
+def is_object(line: str) -> bool:
+    """Whether a line is a JSON object of its own."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -88,7 +89,7 @@ def _rows(rows: list[dict[str, Any]], where: Where, options: Mapping[str, Any]) 
     columns: dict[str, list[Any]] = {}
     for i, row in enumerate(rows):
         plain = dict(row)
-        for key in _CONFIG_KEYS:
+        for key in CONFIG_KEYS:
             if isinstance(plain.get(key), dict):
                 plain |= {f"config/{name}": value for name, value in config_of(plain.pop(key)).items()}
         for key, value in flatten(plain, "/").items():

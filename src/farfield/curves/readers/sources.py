@@ -41,9 +41,11 @@ _GENERIC_STEM = re.compile(
     re.IGNORECASE,
 )
 _UUID = re.compile(r"^[0-9a-f]{32}$")
+TRAINER_STATE = "trainer_state.json"
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_ROTATED = re.compile(r"^(?P<live>.+)\.(?P<number>[1-9]\d{0,3})$")
 _SIDECARS = ("params.json", "hparams.yaml", "args.json", "config.json")
-_LOG_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson"))
+LOG_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson"))
 _TABLES = {"text": delimited.read_delimited, "json": jsonlogs.read_json, "columnar": frames.read_columnar}
 _STORES = {"mlflow": mlflow.read_mlflow, "optuna": optuna.read_optuna, "trackio": trackio.read_trackio}
 
@@ -111,7 +113,7 @@ def find_runs(paths: Sequence[str | os.PathLike[str]], **options: Any) -> Found:
         elif os.path.isdir(path):
             _from_folder(Path(path), Path(path).resolve().name if len(paths) > 1 else "", options, found)
         else:
-            found.runs += _from_file(Path(path), _where(Path(path), None, ""), options)
+            found.runs += _from_file(Path(path), where_of(Path(path), None, ""), options)
     found.runs = [run for run in found.runs if run.metrics]
     if not found.runs:
         raise InputError(_nothing(paths, found))
@@ -222,7 +224,7 @@ class Piece:
     where: Where
 
     def read(self, options: Mapping[str, Any]) -> list[RunLog]:
-        """Its runs.
+        """Its runs; of a log that was rotated, the earlier parts beside it too.
 
         Raises
         ------
@@ -232,7 +234,42 @@ class Piece:
             return mlflow.read_file_store_run(self.paths[0])
         if self.kind == "tensorboard":
             return tensorboard.read_tensorboard([(str(file), file.read_bytes()) for file in self.paths], self.where)
-        return _from_file(self.paths[0], self.where, options)
+        path = self.paths[0]
+        if self.kind in _TABLES and (earlier := rotated(path)):
+            return self.read_from(joined_parts(self.kind, [*(part.read_bytes() for part in earlier), path.read_bytes()]), options)
+        return _from_file(path, self.where, options)
+
+    def read_from(self, data: bytes, options: Mapping[str, Any]) -> list[RunLog]:
+        """Its runs, from what was read of its file."""
+        return from_bytes(data, self.where, options, _sidecar(self.paths[0].parent))
+
+
+def joined_parts(kind: str, parts: Sequence[bytes]) -> bytes:
+    """The parts of one log, oldest first, as one; a header that a later part repeats is left out."""
+    header = parts[0].partition(b"\n")[0].strip()
+    whole = [parts[0]]
+    for part in parts[1:]:
+        first, _, rest = part.partition(b"\n")
+        if not whole[-1].endswith(b"\n"):
+            whole.append(b"\n")
+        whole.append(rest if kind == "text" and first.strip() == header else part)
+    return b"".join(whole)
+
+
+def rotated(path: Path) -> list[Path]:
+    """The earlier parts of a log that is rotated, ``log.jsonl.2`` before ``log.jsonl.1``."""
+    found = {}
+    for name in os.listdir(path.parent):
+        match = _ROTATED.match(name)
+        if match and match["live"] == path.name and (path.parent / name).is_file():
+            found[int(match["number"])] = path.parent / name
+    return [found[number] for number in sorted(found, reverse=True)]
+
+
+def live_name(name: str) -> str | None:
+    """The name of the log that a file of this name would be an earlier part of, None if it has no such name."""
+    match = _ROTATED.match(name)
+    return match["live"] if match else None
 
 
 def pieces_in(root: Path, prefix: str, kind: Callable[[Path], str | None]) -> Iterator[Piece]:
@@ -240,18 +277,19 @@ def pieces_in(root: Path, prefix: str, kind: Callable[[Path], str | None]) -> It
     (``other``, ``empty``, ``unreadable``), so that a caller can say what it passed over."""
     for folder, files in _walk(root):
         if mlflow.is_file_store_run(folder):
-            yield Piece("file store", (folder,), _where(folder / "metrics", root, prefix))
+            yield Piece("file store", (folder,), where_of(folder / "metrics", root, prefix))
             continue
-        kinds = {file: kind(folder / file) for file in files}
+        # an earlier part of a rotated log is read with the log
+        kinds = {file: kind(folder / file) for file in files if live_name(file) not in files}
         if "result.json" in files:  # a Ray trial: the other files repeat it
             kinds = {file: found for file, found in kinds.items() if file != "progress.csv" and found != "tensorboard"}
         events = tuple(folder / file for file, found in kinds.items() if found == "tensorboard")
         if events:
-            where = _where(folder / "events.out.tfevents", root, prefix)
+            where = where_of(folder / "events.out.tfevents", root, prefix)
             yield Piece("tensorboard", events, Where(str(folder), where.name, where.folder))
         for file, found in kinds.items():
             if file not in _SIDECARS and found != "tensorboard":
-                yield Piece(found or "other", (folder / file,), _where(folder / file, root, prefix))
+                yield Piece(found or "other", (folder / file,), where_of(folder / file, root, prefix))
 
 
 def joined(pieces: Iterable[tuple[Piece, Sequence[RunLog]]]) -> list[RunLog]:
@@ -313,7 +351,7 @@ def _read_if_log(found: Found, piece: Piece, options: Mapping[str, Any]) -> list
     try:
         runs = piece.read(options)
     except (FarfieldError, OSError) as error:
-        if path.suffix.casefold() in _LOG_SUFFIXES:
+        if path.suffix.casefold() in LOG_SUFFIXES:
             found.problems.append(str(error))
         else:
             found.passed_over.append(str(path))
@@ -336,10 +374,10 @@ def _furthest_checkpoints(runs: list[RunLog]) -> list[RunLog]:
     """Of the states of one trainer, one a checkpoint, the one that has seen most."""
     best: dict[str, RunLog] = {}
     for run in runs:
-        if Path(run.source).name == "trainer_state.json" and (run.name not in best or _reached(run) >= _reached(best[run.name])):
+        if Path(run.source).name == TRAINER_STATE and (run.name not in best or _reached(run) >= _reached(best[run.name])):
             best[run.name] = run
     chosen = {id(run) for run in best.values()}
-    return [run for run in runs if Path(run.source).name != "trainer_state.json" or id(run) in chosen]
+    return [run for run in runs if Path(run.source).name != TRAINER_STATE or id(run) in chosen]
 
 
 def _reached(run: RunLog) -> float:
@@ -349,11 +387,11 @@ def _reached(run: RunLog) -> float:
 # -- names --------------------------------------------------------------------------------------------------------------------
 
 
-def _where(path: Path, root: Path | None, prefix: str) -> Where:
+def where_of(path: Path, root: Path | None, prefix: str) -> Where:
     """A run's name from its place: the path below the root, without what every such file is called."""
     shown = path.resolve() if root is None else path
     parts = list(shown.parent.parts if root is None else shown.parent.relative_to(root).parts)
-    if path.name == "trainer_state.json" and parts and _CHECKPOINT.match(parts[-1]):
+    if path.name == TRAINER_STATE and parts and _CHECKPOINT.match(parts[-1]):
         parts.pop()
     if root is None:
         parts = parts[-1:]

@@ -95,6 +95,16 @@ def _position_column(columns: Sequence[str], numeric: Sequence[str]) -> str | No
     return None
 
 
+def is_setting_name(column: str) -> bool:
+    """Whether a column describes runs whatever it holds: it is named as configuration or as a seed."""
+    return bool(_CONFIG_PREFIX.match(column)) or names.is_seed(column) or column in OWN_COLUMNS
+
+
+def is_index_name(column: str) -> bool:
+    """Whether a column only numbers the rows."""
+    return bool(_INDEX.match(column.strip()))
+
+
 def _split(frame: pl.DataFrame, run_column: str | None, name: str) -> dict[str, NDArray[np.int64]]:
     """Run name -> its rows, in order of first appearance."""
     if run_column is None:
@@ -172,9 +182,7 @@ def _read_wide(
     found = {c: n for c in columns if (n := numbers(frame[c])) is not None}
     position = _position_column(columns, list(found))
     settings = _settings(frame, columns, list(rows.values()), found, position)
-    numeric = {
-        c: n for c, n in found.items() if (c not in settings or names.is_lr(c)) and c != position and not _INDEX.match(c.strip())
-    }
+    numeric = {c: n for c, n in found.items() if (c not in settings or names.is_lr(c)) and c != position and not is_index_name(c)}
     if not numeric:
         raise InputError(f"{where.path}: no column of numbers to read as a metric; columns: {', '.join(frame.columns[:20])}")
     if position is None:
@@ -217,7 +225,7 @@ def _settings(
     """Columns that describe runs and are not logged along them."""
     out = []
     for c in columns:
-        prefixed = bool(_CONFIG_PREFIX.match(c)) or names.is_seed(c) or c in OWN_COLUMNS
+        prefixed = is_setting_name(c)
         if c == position or (c in found and not prefixed and (names.unit(c) or names.goal(c) or len(rows) < 2)):
             continue
         if not prefixed and not _constant(frame[c], rows):

@@ -1,0 +1,301 @@
+"""Logs read on as they grow: whatever the chunks, what is known equals a fresh read; what is cut, moved or lost is said once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farfield.curves.follow import LogFolder
+from farfield.curves.follow.pieces import LineFollower
+from farfield.curves.readers import RunLog, list_runs
+from farfield.errors import InputError
+
+DATA = Path(__file__).parents[1] / "readers" / "data"
+GROWING = ("keras", "lightning", "ray", "tensorboard", "tensorboardx", "wandb", "huggingface", "mlflow_files")
+
+
+def assert_same(got: list[RunLog], want: list[RunLog]) -> None:
+    assert [run.name for run in got] == [run.name for run in want]
+    for a, b in zip(got, want, strict=True):
+        assert (a.source, a.config, a.status, a.step_name, a.group) == (b.source, b.config, b.status, b.step_name, b.group)
+        assert list(a.metrics) == list(b.metrics)
+        for name, series in a.metrics.items():
+            other = b.metrics[name]
+            np.testing.assert_array_equal(series.step, other.step)
+            np.testing.assert_array_equal(series.value, other.value)
+            assert (series.time is None) == (other.time is None)
+            if series.time is not None and other.time is not None:
+                np.testing.assert_array_equal(series.time, other.time)
+            assert (series.n_overlap, series.renumbered) == (other.n_overlap, other.renumbered)
+
+
+def fresh(root: Path) -> list[RunLog]:
+    return list(list_runs([root]).runs)
+
+
+def append(path: Path, *rows: dict[str, object]) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def steps(folder: LogFolder, metric: str = "loss") -> list[float]:
+    (run,) = folder.runs()
+    return run.metrics[metric].step.tolist()
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_logs_of_real_writers_grown_in_chunks_read_as_at_once(kind: str, tmp_path: Path) -> None:
+    root = tmp_path / "logs"
+    shutil.copytree(DATA / kind, root, ignore=lambda folder, names: ["expected.json"])
+    grows = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix != ".yaml"]
+    whole = {path: path.read_bytes() for path in grows}
+    want = fresh(root)
+    for path in grows:
+        path.write_bytes(whole[path][: len(whole[path]) // 3])
+    folder = LogFolder([root], share=10.0)
+    for k in range(10, 30):
+        for path in grows:
+            have = path.stat().st_size
+            with path.open("ab") as file:
+                file.write(whole[path][have : len(whole[path]) * k // 29])
+        folder.poll()
+        folder.runs()
+    folder.settle()
+    assert_same(folder.runs(), want)
+
+
+cells = st.one_of(
+    st.sampled_from(["1", "0.5", "-2e3", "nan", "inf", "", "NA", "oops", "1_000", '"3"', "true", "2026-01-01T00:00:03Z"]),
+    st.floats(allow_nan=False, width=32).map(repr),
+    st.integers(-5, 40).map(str),
+)
+
+
+@given(
+    header=st.lists(
+        st.sampled_from(["step", "loss", "val_acc", "note", "lr", "timestamp", "seed"]), min_size=2, max_size=5, unique=True
+    ),
+    rows=st.lists(st.lists(cells, min_size=5, max_size=5), min_size=1, max_size=24),
+    cuts=st.lists(st.floats(0, 1), min_size=1, max_size=5),
+)
+def test_a_table_of_anything_grown_anyhow_reads_as_at_once(
+    tmp_path_factory: pytest.TempPathFactory, header: list[str], rows: list[list[str]], cuts: list[float]
+) -> None:
+    root = tmp_path_factory.mktemp("logs")
+    path = root / "metrics.csv"
+    data = "".join(",".join(row[: len(header)]) + "\n" for row in [header, *rows]).encode()
+    path.write_bytes(data[: int(min(cuts) * len(data))])
+    folder = LogFolder([root], share=10.0)
+    for cut in [*sorted(cuts), 1.0]:
+        path.write_bytes(data[: int(cut * len(data))])  # in place: it only grows
+        folder.poll()
+        folder.runs()
+    folder.settle()
+    try:
+        want = fresh(root)
+    except InputError:
+        return  # nothing in it that a fresh read would take either; what was known stays known
+    assert_same(folder.runs(), want)
+
+
+def test_appended_rows_are_taken_one_at_a_time_and_checked_when_they_have_doubled(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append(path, *({"step": k, "loss": 1 / (k + 1), "time": f"2026-01-01T00:00:{k:02}"} for k in range(10)))
+    folder = LogFolder([tmp_path])
+    (follower,) = folder._followers.values()
+    assert isinstance(follower, LineFollower)
+    reads = []
+    read = follower._read
+    follower._read = lambda: reads.append(1) or read()  # type: ignore[method-assign, func-returns-value]
+    for k in range(10, 15):
+        append(path, {"step": k, "loss": 1 / (k + 1), "time": f"2026-01-01T00:00:{k:02}"})
+        assert folder.poll()
+    assert reads == []
+    assert steps(folder) == list(range(15))
+    append(path, *({"step": k, "loss": 0.1, "time": f"2026-01-01T00:00:{k:02}"} for k in range(15, 25)))
+    folder.poll()
+    assert reads == [1]
+    assert_same(folder.runs(), fresh(tmp_path))
+
+
+def test_a_half_written_line_waits_until_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n1,0.5\n2,0.25\n3,0.1")
+    folder = LogFolder([tmp_path])
+    assert steps(folder) == [1, 2]
+    with path.open("a") as file:
+        file.write("25\n")
+    assert folder.poll()
+    (run,) = folder.runs()
+    assert run.metrics["loss"].value.tolist() == [0.5, 0.25, 0.125]
+
+
+def test_a_rotated_log_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append(path, *({"step": k, "loss": 1.0} for k in range(5)))
+    folder = LogFolder([tmp_path], share=10.0)
+    for at in (5, 10):
+        if (tmp_path / "log.jsonl.1").exists():
+            (tmp_path / "log.jsonl.1").rename(tmp_path / "log.jsonl.2")
+        path.rename(tmp_path / "log.jsonl.1")
+        folder.poll()
+        append(path, *({"step": k, "loss": 1.0} for k in range(at, at + 5)))
+        folder.poll()
+        folder.settle()
+        assert steps(folder) == list(range(at + 5))
+    assert_same(folder.runs(), fresh(tmp_path))
+    append(path, {"step": 15, "loss": 1.0})
+    folder.poll()
+    assert steps(folder) == list(range(16))
+
+
+def test_a_rotated_csv_repeats_its_header(tmp_path: Path) -> None:
+    (tmp_path / "log.csv.1").write_text("step,loss\n1,0.5\n2,0.4\n")
+    (tmp_path / "log.csv").write_text("step,loss\n3,0.3\n")
+    (run,) = fresh(tmp_path)
+    assert run.metrics["loss"].value.tolist() == [0.5, 0.4, 0.3]
+
+
+def test_a_log_truncated_in_place_keeps_its_points_if_it_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n" + "".join(f"{k},{1 / k}\n" for k in range(1, 41)))
+    folder = LogFolder([tmp_path], share=10.0)
+    path.write_text("")
+    folder.poll()
+    path.write_text("step,loss\n41,0.02\n")
+    for _ in range(2):
+        folder.poll()
+        folder.settle()
+    assert steps(folder) == list(range(1, 42))
+    with path.open("a") as file:
+        file.write("42,0.01\n")
+    folder.poll()
+    assert steps(folder) == list(range(1, 43))
+    kinds = [kind for kind, _ in folder.notices()]
+    assert kinds.count("rotated") == 1
+
+
+def test_a_run_that_starts_over_drops_its_points_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n" + "".join(f"{k},{1 / k}\n" for k in range(1, 41)))
+    folder = LogFolder([tmp_path], share=10.0)
+    path.write_text("step,loss\n1,0.9\n2,0.8\n")
+    folder.poll()
+    folder.settle()
+    assert steps(folder) == [1, 2]
+    assert [kind for kind, _ in folder.notices()] == ["restarted"]
+
+
+def test_a_log_rewritten_with_more_columns_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n1,0.5\n2,0.4\n")
+    folder = LogFolder([tmp_path], share=10.0)
+    path.write_text("step,loss,acc\n1,0.5,\n2,0.4,\n3,0.3,0.9\n")  # larger than before, in the same file
+    folder.poll()
+    folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+    assert folder.notices() == []
+
+
+def test_new_runs_are_found_and_files_that_become_logs(tmp_path: Path) -> None:
+    append(tmp_path / "a.jsonl", {"step": 1, "loss": 1.0})
+    (tmp_path / "b.csv").touch()
+    folder = LogFolder([tmp_path], share=10.0)
+    assert [run.name for run in folder.runs()] == ["a"]
+    (tmp_path / "b.csv").write_text("step,loss\n1,2\n2,3\n")
+    (tmp_path / "deep").mkdir()
+    append(tmp_path / "deep" / "c.jsonl", {"step": 1, "loss": 1.0})
+    folder.poll()
+    folder.settle()
+    assert [run.name for run in folder.runs()] == ["a", "b", "deep/c"]
+
+
+def test_a_folder_that_disappears_is_said_once_and_its_runs_stay(tmp_path: Path) -> None:
+    root = tmp_path / "logs"
+    for name in "abc":
+        (root / name).mkdir(parents=True)
+        append(root / name / "log.jsonl", *({"step": k, "loss": 1.0} for k in range(4)))
+    folder = LogFolder([root], share=10.0)
+    aside = tmp_path / "aside"
+    root.rename(aside)
+    for _ in range(4):
+        folder.poll()
+    assert folder.notices() == [("gone", f"{root} is gone; waiting for it to come back")]
+    assert [run.name for run in folder.runs()] == ["a", "b", "c"]
+    assert all(folder.follower(run).gone for run in folder.runs())
+    aside.rename(root)
+    append(root / "b" / "log.jsonl", {"step": 4, "loss": 1.0})
+    for _ in range(3):
+        folder.poll()
+    assert folder.notices() == [("back", f"{root} is back")]
+    assert [run.metrics["loss"].step.size for run in folder.runs()] == [4, 5, 4]
+    shutil.rmtree(root / "c")
+    for _ in range(4):
+        folder.poll()
+    assert [kind for kind, _ in folder.notices()] == ["gone"]
+    assert [folder.follower(run).gone for run in folder.runs()] == [False, False, True]
+
+
+def test_two_writers_to_one_log_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append(path, *({"step": k, "loss": 1.0} for k in range(50)))
+    folder = LogFolder([tmp_path])
+    (run,) = folder.runs()
+    assert not folder.follower(run).contested(run, "loss")
+    append(path, {"step": 20, "loss": 1.0})  # a restart
+    folder.poll()
+    (run,) = folder.runs()
+    assert not folder.follower(run).contested(run, "loss")
+    for k in range(4):
+        append(path, {"step": 50 + k, "loss": 1.0}, {"step": 21 + k, "loss": 2.0})
+    folder.poll()
+    (run,) = folder.runs()
+    assert folder.follower(run).contested(run, "loss")
+
+
+def test_keys_do_not_depend_on_other_runs_or_on_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "logs" / "a").mkdir(parents=True)
+    append(tmp_path / "logs" / "a" / "log.jsonl", {"step": 1, "loss": 1.0})
+    folder = LogFolder([tmp_path / "logs"], share=10.0)
+    first = folder.key(folder.runs()[0])
+    (tmp_path / "logs" / "a" / "sub").mkdir()
+    append(tmp_path / "logs" / "a" / "metrics.jsonl", {"step": 1, "loss": 1.0})
+    folder.poll()
+    folder.settle()
+    assert sorted(run.name for run in folder.runs()) == ["a (log)", "a (metrics)"]
+    assert first in [folder.key(run) for run in folder.runs()]
+    monkeypatch.chdir(tmp_path)
+    again = LogFolder(["logs"])
+    assert sorted(again.key(run) for run in again.runs()) == sorted(folder.key(run) for run in folder.runs())
+
+
+def test_a_damaged_log_in_a_folder_is_said_and_the_rest_goes_on(tmp_path: Path) -> None:
+    append(tmp_path / "a.jsonl", {"step": 1, "loss": 1.0})
+    (tmp_path / "b.jsonl").write_text('{"step": 1}\nnot json\n{"step": 2}\n')
+    folder = LogFolder([tmp_path], share=10.0)
+    folder.settle()
+    (kind, words), *more = folder.notices()
+    assert (kind, more) == ("unreadable", [])
+    assert "line 2 is not JSON" in words
+    assert [run.name for run in folder.runs()] == ["a"]
+
+
+def test_reading_whole_files_is_rationed(tmp_path: Path) -> None:
+    for k in range(3):
+        (tmp_path / f"{k}.json").write_text(json.dumps([{"step": i, "loss": 1.0} for i in range(5)], indent=1))
+    folder = LogFolder([tmp_path], share=1e-9)
+    folder._saved = 0.0
+    for k in range(3):
+        os.utime(tmp_path / f"{k}.json", ns=(1, 1))
+    folder.poll()
+    assert sum(f.due for f in folder._followers.values()) == 3
+    folder._saved = 1e-9
+    folder.poll()
+    assert sum(f.due for f in folder._followers.values()) == 2
