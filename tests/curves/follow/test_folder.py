@@ -291,7 +291,7 @@ def test_reading_whole_files_is_rationed(tmp_path: Path) -> None:
     for k in range(3):
         (tmp_path / f"{k}.json").write_text(json.dumps([{"step": i, "loss": 1.0} for i in range(5)], indent=1))
     folder = LogFolder([tmp_path], share=1e-9)
-    folder._saved = 0.0
+    folder._saved = -1.0
     for k in range(3):
         os.utime(tmp_path / f"{k}.json", ns=(1, 1))
     folder.poll()
