@@ -1,0 +1,1 @@
+"""Evals: what language models can do, and how that is measured."""
