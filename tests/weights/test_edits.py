@@ -24,9 +24,10 @@ class Held:
     def __init__(self, values: FloatArray) -> None:
         self.values = values
         self.size = values.size
+        self.shape = values.shape
 
     def read(self, start: int, stop: int) -> FloatArray:
-        return self.values[start:stop].copy()
+        return self.values.reshape(-1)[start:stop].copy()
 
 
 def run(edit: DeltaEdit, tensors: Sequence[FloatArray], chunk: int = 10_000, name: str = "w") -> FloatArray:

@@ -89,8 +89,9 @@ def test_every_method_runs_and_all_kept_is_the_weighted_sum(tmp_path: Path, meth
     switch = "normalize=false\n" if "normalize" in METHODS[method] else ""
     base = "" if method == "linear" else 'base="m0"\n'
     weights = "weight=0.5\n" if "weight" in METHODS[method] else ""
+    every = {"quantize": "bits=40\n", "low_rank": "rank=999\n", "bitdelta": "bits=40\n"}.get(method, "")
     out = merged(
-        tmp_path, f'method="{method}"\n{base}{switch}{gamma}[[models]]\npath="m1"\n{weights}[[models]]\npath="m2"\n{weights}'
+        tmp_path, f'method="{method}"\n{base}{switch}{gamma}{every}[[models]]\npath="m1"\n{weights}[[models]]\npath="m2"\n{weights}'
     )
     for name, v in values.items():
         if method == "linear":
@@ -98,6 +99,9 @@ def test_every_method_runs_and_all_kept_is_the_weighted_sum(tmp_path: Path, meth
         elif method.endswith("ties"):
             d = np.stack([0.5 * (v[1] - v[0]), 0.5 * (v[2] - v[0])])
             close(out[name], v[0] + np.where(np.sign(d) == np.sign(d.sum(0)), d, 0).sum(0))
+        elif method == "bitdelta":  # each bit leaves less, and one scale a tensor never nothing
+            want = v[0] + 0.5 * (v[1] - v[0]) + 0.5 * (v[2] - v[0])
+            assert np.mean((out[name] - want) ** 2) < 0.02 * np.mean((want - v[0]) ** 2)
         elif method != "model_stock":
             close(out[name], v[0] + 0.5 * (v[1] - v[0]) + 0.5 * (v[2] - v[0]))
 

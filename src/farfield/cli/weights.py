@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from farfield.cli import Group
 from farfield.cli.output import emit, format_of, output_options
+
+if TYPE_CHECKING:
+    from farfield.formats import Rounding
 
 
 @click.group("weights", cls=Group)
@@ -87,6 +91,9 @@ def _filtered(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--tuned", required=True, metavar="PATH", help="The checkpoint after it, such as DPO.")
 @click.option("--alpha", type=float, required=True, help="How far beyond tuned, in steps from base to tuned.")
 @click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
+@click.option("--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of stochastic rounding.")
+@click.option("--low", metavar="PATH", help="Write there what rounding loses: output + low has twice the digits.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
 @click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
 @_filtered
@@ -95,6 +102,9 @@ def extrapolate(
     tuned: str,
     alpha: float,
     out: str,
+    rounding: Rounding,
+    seed: int,
+    low: str | None,
     dry_run: bool,
     quiet: bool,
     include: tuple[str, ...],
@@ -102,15 +112,18 @@ def extrapolate(
     dtype: str | None,
     threads: int,
 ) -> None:
-    """Write tuned + alpha (tuned - base), every element rounded once.
+    """Write tuned + alpha (tuned - base), every element rounded once. TUNED may be a LoRA adapter (PEFT) on BASE.
 
     Integers, tensors left out and the files beside the weights are copied from tuned. A killed run goes on where it was.
     """
     from farfield.weights import extrapolate as expo
+    from farfield.weights.algebra import write_plan
 
-    prepared = expo.plan_extrapolation(base, tuned, alpha, dtype=dtype, include=include, exclude=exclude)
+    prepared = expo.plan_extrapolation(
+        base, tuned, alpha, dtype=dtype, include=include, exclude=exclude, rounding=rounding, seed=seed
+    )
     if not dry_run:
-        expo.extrapolate(base, tuned, out, alpha=alpha, dtype=dtype, include=include, exclude=exclude, threads=threads)
+        write_plan(prepared, out, low=low, threads=threads)
     if not quiet:
         click.echo(f"{out}: {prepared.summary()}{' (dry run: nothing written)' if dry_run else ''}", err=True)
 
@@ -119,16 +132,19 @@ def extrapolate(
 @click.argument("recipe")
 @click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
 @click.option("--dtype", metavar="TYPE", help="Of the output, instead of the recipe's.")
+@click.option("--low", metavar="PATH", help="Write there what rounding loses: output + low has twice the digits.")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Tensors worked on at a time.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
 @click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
-def merge(recipe: str, out: str, dtype: str | None, threads: int, dry_run: bool, quiet: bool) -> None:
+def merge(recipe: str, out: str, dtype: str | None, low: str | None, threads: int, dry_run: bool, quiet: bool) -> None:
     """Merge checkpoints by a RECIPE: TOML, or mergekit's YAML or JSON.
 
-    Methods: linear, task_arithmetic, extrapolate, slerp, model_stock, ties, dare_linear, dare_ties, breadcrumbs, breadcrumbs_ties.
+    Methods: linear, task_arithmetic, extrapolate, slerp, model_stock, ties, dare_linear, dare_ties, breadcrumbs, breadcrumbs_ties,
+    bitdelta, quantize, low_rank. A model may be a LoRA adapter (PEFT) on the base.
     """
     import dataclasses
 
+    from farfield.weights.algebra import write_plan
     from farfield.weights.recipes import read_recipe
 
     read = read_recipe(recipe)
@@ -136,7 +152,7 @@ def merge(recipe: str, out: str, dtype: str | None, threads: int, dry_run: bool,
         read = dataclasses.replace(read, dtype=dtype)
     prepared = read.plan()
     if not dry_run:
-        read.run(out, threads=threads)
+        write_plan(prepared, out, low=low, threads=threads)
     if not quiet:
         click.echo(f"{out}: {read.method}, {prepared.summary()}{' (dry run: nothing written)' if dry_run else ''}", err=True)
 

@@ -7,24 +7,23 @@ merged; integer and boolean ones, and those that no edit applies to, are copied 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from farfield import checks, formats
+from farfield import checks
 from farfield.errors import InputError, unknown_name
-from farfield.formats import Raw
-from farfield.weights.edits import DeltaEdit
-from farfield.weights.exact import PairBF16, Terms, reach_of_pair, round_combination
+from farfield.formats import Rounding
+from farfield.weights.adapters import AdaptedCheckpoint, is_adapter
+from farfield.weights.edits import DeltaEdit, survey
 from farfield.weights.io import FLOAT_DTYPES, Checkpoint, CheckpointWriter, TensorInfo
+from farfield.weights.kernel import Kernel, combine, views
 
+__all__ = ["CHUNK", "Choose", "Plan", "combine", "dtype_named", "execute", "open_operands", "plan", "views", "write_plan"]
 Choose = Callable[[str], DeltaEdit | None]
 CHUNK = 1 << 18  # elements
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -42,11 +41,24 @@ def dtype_named(name: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a merge will do, all of it checked: `operands` (base first), the edit of every tensor (None: copied), output dtypes."""
+    """What a merge will do, all of it checked.
+
+    Attributes
+    ----------
+    operands : base first
+    edits : of every tensor; None where it is copied
+    dtypes : of the output
+    rounding : ``nearest``, or ``stochastic``: to one of the two neighbours, the nearer the likelier, a function of `seed`, the
+        tensor's name and the position alone; the mean over seeds is the exact result
+    low : write instead what the plan without it loses by rounding, float tensors only: high + low is the result to twice the digits
+    """
 
     operands: tuple[Checkpoint, ...]
     edits: Mapping[str, DeltaEdit | None]
     dtypes: Mapping[str, str]
+    rounding: Rounding = "nearest"
+    seed: int = 0
+    low: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -57,13 +69,17 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Says which files are merged, as they are now (names, sizes and times), how, and to which dtypes."""
-        files = [o.file(s) for o in self.operands for s in o.shards]
+        files = [f for o in self.operands for f in o.files]
         inputs = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
         what = [(name, dtype, repr(self.edits[name])) for name, dtype in self.dtypes.items()]
-        return hashlib.sha256(repr((inputs, what)).encode()).hexdigest()
+        return hashlib.sha256(repr((inputs, what, self.rounding, self.seed, self.low)).encode()).hexdigest()
 
     def _tensors(self) -> list[tuple[TensorInfo, str]]:
-        return [(t, self.dtypes[name]) for name, t in self.operands[0].tensors.items()]
+        return [(t, self.dtypes[name]) for name, t in self.operands[0].tensors.items() if self.writes(name)]
+
+    def writes(self, name: str) -> bool:
+        """Whether this tensor is in the output: all are, but of what rounding loses only floats."""
+        return not self.low or self.operands[0].tensors[name].dtype in FLOAT_DTYPES
 
     def summary(self) -> str:
         """One line: how many tensors are merged and copied, and how many bytes that makes."""
@@ -71,23 +87,37 @@ class Plan:
         return f"{merged} tensors merged, {len(self.edits) - merged} copied from the base, {self.nbytes / 1e9:.3g} GB"
 
 
-def open_operands(paths: Sequence[str | os.PathLike[str]]) -> tuple[Checkpoint, ...]:
-    """Open checkpoints, base first. InputError where the same one is given twice, else as :meth:`Checkpoint.open`."""
+def open_operands(paths: Sequence[str | os.PathLike[str]], base: int = 0) -> tuple[Checkpoint, ...]:
+    """Open checkpoints, base first; a LoRA adapter among them is put on the checkpoint at `base` and reads as the adapted model.
+
+    InputError where the same one is given twice or only adapters are, else as :meth:`Checkpoint.open` and
+    :meth:`AdaptedCheckpoint.on`.
+    """
+    adapters = [is_adapter(path) for path in paths]
+    if adapters and adapters[base]:
+        raise InputError(f"{paths[base]} is an adapter, a step without its base; give the checkpoint it was trained on as the base")
+    whole = {i: Checkpoint.open(path) for i, path in enumerate(paths) if not adapters[i]}
+    out = [whole[i] if i in whole else AdaptedCheckpoint.on(path, whole[base]) for i, path in enumerate(paths)]
     seen: dict[tuple[int, int], str] = {}
-    out = []
-    for path in paths:
-        checkpoint = Checkpoint.open(path)
-        for shard in checkpoint.shards:
-            status = os.stat(checkpoint.file(shard))
-            key = (status.st_dev, status.st_ino)
-            if key in seen:
-                raise InputError(f"{path} and {seen[key]} are the same checkpoint ({shard}); give two different ones")
-        seen |= {(s.st_dev, s.st_ino): str(path) for s in (os.stat(checkpoint.file(n)) for n in checkpoint.shards)}
-        out.append(checkpoint)
+    for path, checkpoint in zip(paths, out, strict=True):
+        status = {file: os.stat(file) for file in checkpoint.files}
+        for file, s in status.items():
+            if (s.st_dev, s.st_ino) in seen:
+                raise InputError(
+                    f"{path} and {seen[s.st_dev, s.st_ino]} are the same checkpoint ({file.name}); give two different ones"
+                )
+        seen |= {(s.st_dev, s.st_ino): str(path) for s in status.values()}
     return tuple(out)
 
 
-def plan(operands: Sequence[Checkpoint], choose: Choose, *, dtype: str | None = None) -> Plan:
+def plan(
+    operands: Sequence[Checkpoint],
+    choose: Choose,
+    *,
+    dtype: str | None = None,
+    rounding: Rounding = "nearest",
+    seed: int = 0,
+) -> Plan:
     """Check that these checkpoints can be merged, and decide for each tensor how.
 
     Parameters
@@ -95,12 +125,14 @@ def plan(operands: Sequence[Checkpoint], choose: Choose, *, dtype: str | None = 
     operands : open checkpoints, base first
     choose : tensor name -> its edit, or None to copy it from the base
     dtype : of all merged float tensors; by default each keeps its own
+    rounding, seed : ``nearest`` or ``stochastic``, as :class:`Plan` has it
 
     Raises InputError for tensors that are missing on either side, shapes that differ, and dtypes that differ while `dtype` says not
     which to write. Tensors that are copied may be missing elsewhere.
     """
     base, models = operands[0], operands[1:]
     target = dtype_named(dtype)
+    checks.choice("rounding", rounding, ("nearest", "stochastic"))
     edits: dict[str, DeltaEdit | None] = {}
     dtypes: dict[str, str] = {}
     missing: list[str] = []
@@ -129,7 +161,7 @@ def plan(operands: Sequence[Checkpoint], choose: Choose, *, dtype: str | None = 
         raise InputError(f"the checkpoints do not fit together: {_some(unequal)}")
     if not any(e is not None for e in edits.values()):
         raise InputError("nothing to merge: every tensor is left out or is not of floats; widen the filter")
-    return Plan(tuple(operands), edits, dtypes)
+    return Plan(tuple(operands), edits, dtypes, rounding, seed)
 
 
 def execute(
@@ -161,18 +193,22 @@ def execute(
     target = Path(out)
     _refuse_touching(target, plan.operands)
     base = plan.operands[0]
-    layout = [(shard, [(name, plan.dtypes[name], shape) for name, _, shape in tensors]) for shard, tensors in base.layout]
-    beside = {} if target.name.endswith(".safetensors") and len(layout) == 1 else base.side_files
+    layout = [
+        (shard, [(name, plan.dtypes[name], shape) for name, _, shape in tensors if plan.writes(name)])
+        for shard, tensors in base.layout
+    ]
+    beside = {} if plan.low or (target.name.endswith(".safetensors") and len(layout) == 1) else base.side_files
     with CheckpointWriter(
         target, layout, {**base.metadata, **(metadata or {})}, side_files=beside, inputs=plan.operands, key=key, sync=sync
     ) as writer:
-        free = [_Kernel(plan, chunk) for _ in range(threads)]  # list operations are atomic; there are as many as threads
+        edits = survey(plan.edits, lambda name: views(plan.operands, name))
+        free = [Kernel(plan, edits, chunk) for _ in range(threads)]  # list operations are atomic; there are as many as threads
 
         def work(name: str) -> None:
             kernel = free.pop()
             try:
                 ranges = writer.missing(name)
-                edit = plan.edits[name]
+                edit = edits[name]
                 state = None if edit is None or not ranges else edit.prepare(name, views(plan.operands, name))
                 for begin, end in ranges:
                     for start in range(begin, end, chunk):
@@ -195,92 +231,33 @@ def execute(
         return writer.finish()
 
 
+def write_plan(plan: Plan, out: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None, threads: int = 1) -> Path:
+    """Write a plan's result to `out` and, given `low`, what rounding loses to that; returns `out`.
+
+    Each takes up what a killed run of the same plan left. Raises InputError as :func:`execute`, and for `low` with stochastic
+    rounding, of which there is no fixed loss.
+    """
+    if low is not None:
+        if plan.rounding != "nearest":
+            raise InputError("low holds what rounding to nearest loses; leave out stochastic rounding or low")
+        here, there = Path(os.path.realpath(out)), Path(os.path.realpath(low))
+        if here == there or here in there.parents or there in here.parents:
+            raise InputError(f"{low} and {out} are, hold or lie in each other; write them to two directories")
+        if os.path.lexists(low) and not (Path(low).is_dir() and not any(Path(low).iterdir())):
+            raise InputError(f"{low} exists; remove it or write elsewhere")
+    done = execute(plan, out, threads=threads, key=plan.fingerprint)
+    if low is not None:
+        lost = dataclasses.replace(plan, low=True)
+        execute(lost, low, threads=threads, key=lost.fingerprint)
+    return done
+
+
 def _refuse_touching(target: Path, operands: Sequence[Checkpoint]) -> None:
     where = Path(os.path.realpath(target))
     for operand in operands:
         inside = Path(os.path.realpath(operand.path))
         if where == inside or inside in where.parents or where in inside.parents:
             raise InputError(f"the output {target} is, holds or lies in the input {operand.path}; write to another directory")
-
-
-class View:
-    """One operand's tensor, read in float64."""
-
-    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
-        self.checkpoint, self.name = checkpoint, name
-
-    @property
-    def size(self) -> int:
-        return self.checkpoint.tensors[self.name].size
-
-    def read(self, start: int, stop: int) -> NDArray[np.float64]:
-        return self.checkpoint.read_float64(self.name, start, stop)
-
-
-def views(operands: Sequence[Checkpoint], name: str) -> list[View]:
-    """The tensor of this name in every operand."""
-    return [View(operand, name) for operand in operands]
-
-
-def combine(
-    edit: DeltaEdit, state: Any, chunks: Sequence[NDArray[np.float64]], offset: int, dtype: str, source: str = "F64"
-) -> Raw:
-    """Raw bits of base + edit for corresponding chunks of all operands; `source` is a format that holds them all."""
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # what overflows is infinite, as in the inputs' own format
-        total = chunks[0] + edit.apply(state, chunks, offset)
-    terms = edit.terms(state)
-    if terms is None:
-        return formats.round_to(total, dtype)
-    return round_combination(total, chunks, terms, dtype, source)
-
-
-class _Kernel:
-    """Combines chunks for one thread, in buffers that are used again."""
-
-    def __init__(self, plan: Plan, chunk: int) -> None:
-        self.plan, self.chunk = plan, chunk
-        self._pairs: dict[Terms, PairBF16 | None] = {}
-        self._raw: list[Raw] = []
-
-    def __call__(self, name: str, state: Any, start: int, stop: int) -> Raw:
-        plan = self.plan
-        edit, dtype = plan.edits[name], plan.dtypes[name]
-        source = plan.operands[0].tensors[name].dtype
-        if edit is None:
-            raw = plan.operands[0].read(name, start, stop)
-            return raw if dtype == source else formats.round_to(formats.widen(raw, source), dtype)
-        sources = [o.tensors[name].dtype for o in plan.operands]
-        if dtype == "BF16" and sources == ["BF16", "BF16"]:
-            done = self._pair(edit, name, state, start, stop)
-            if done is not None:
-                return done
-        chunks = [o.read_float64(name, start, stop) for o in plan.operands]
-        return combine(edit, state, chunks, start, dtype, source if len(set(sources)) == 1 else "F64")
-
-    def _pair(self, edit: DeltaEdit, name: str, state: Any, start: int, stop: int) -> Raw | None:
-        terms = edit.terms(state)
-        if terms is None:
-            return None
-        if terms not in self._pairs:
-            if len(self._pairs) > 3:  # weights that differ from tensor to tensor: keep few buffers
-                self._pairs.clear()
-            self._pairs[terms] = PairBF16(terms, self.chunk) if reach_of_pair(terms) > 0 else None
-        pair = self._pairs[terms]
-        if pair is None:
-            return None
-        if not self._raw:
-            self._raw = [np.empty(self.chunk, "<u2") for _ in range(2)]
-        first, second = (
-            operand.read(name, start, stop, out=buffer) for operand, buffer in zip(self.plan.operands, self._raw, strict=True)
-        )
-        done = pair(first, second)
-        if done is None:
-            return None
-        out, left = done
-        if left.size:
-            chunks = [formats.widen(raw[left], "BF16") for raw in (first, second)]
-            out[left] = combine(edit, state, chunks, start, "BF16", "BF16")
-        return out
 
 
 def _some(problems: Sequence[str]) -> str:

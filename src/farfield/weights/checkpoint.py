@@ -130,6 +130,11 @@ class Checkpoint:
             out[t.shard].append((t.name, t.dtype, t.shape))
         return list(out.items())
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that it is read from."""
+        return [self._files[s] for s in self.shards]
+
     def file(self, shard: str) -> Path:
         """Where the file of this name lies."""
         return self._files[shard]

@@ -11,6 +11,9 @@ evaluated in float64 and rounded once.
         Magnitude   keep the largest              TIES (2306.01708), with `elect`
         Breadcrumbs keep all but the largest and the smallest        2312.06795
         Random      drop at random, rescale by 1 / density           DARE (2311.03099)
+        and what :mod:`farfield.weights.compression` keeps: signs, few singular vectors, few bits
+
+Scope "model": the edit is shown all tensors that it applies to before the first of them is prepared (:func:`survey`).
 
 Thresholds are exact order statistics, found in passes over the tensor in constant memory. Random masks are a function of seed,
 tensor name, model and position alone, so that neither chunks nor threads nor shards change them.
@@ -20,10 +23,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from itertools import chain
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +38,15 @@ from farfield.weights.exact import Terms
 
 FloatArray = NDArray[np.float64]
 Scope = Literal["element", "tensor", "model"]
+Across = Literal["tensor", "model"]
 BLOCK = 1 << 16  # elements of a pass over a tensor; fixed, so that sums are the same whatever the chunks of the merge
 
 
 class TensorView(Protocol):
     """One operand's tensor as `prepare` sees it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
     @property
     def size(self) -> int: ...
@@ -49,7 +57,10 @@ class TensorView(Protocol):
 
 
 class DeltaEdit(Protocol):
-    """An edit: `prepare` looks at a whole tensor where the scope asks for it, `apply` at corresponding chunks of all operands."""
+    """An edit: `prepare` looks at a whole tensor where the scope asks for it, `apply` at corresponding chunks of all operands.
+
+    One of scope ``model`` is a :class:`ModelEdit`.
+    """
 
     @property
     def scope(self) -> Scope: ...
@@ -67,6 +78,27 @@ class DeltaEdit(Protocol):
         ...
 
 
+@runtime_checkable
+class ModelEdit(Protocol):
+    """An edit of scope ``model``: told of all its tensors, it says which edit of a narrower scope it then is."""
+
+    def survey(self, tensors: Mapping[str, Sequence[TensorView]]) -> DeltaEdit: ...
+
+
+def survey(edits: Mapping[str, DeltaEdit | None], tensors: Callable[[str], Sequence[TensorView]]) -> dict[str, DeltaEdit | None]:
+    """The edits of all tensors, those of scope ``model`` having seen the tensors of all edits equal to them."""
+    together: dict[DeltaEdit, list[str]] = {}
+    for name, edit in edits.items():
+        if edit is not None and edit.scope == "model":
+            together.setdefault(edit, []).append(name)
+    out = dict(edits)
+    for edit, names in together.items():
+        if not isinstance(edit, ModelEdit):
+            raise InputError(f"{type(edit).__name__} has the scope model and no survey; give it one")
+        out |= dict.fromkeys(names, edit.survey({name: tensors(name) for name in names}))
+    return out
+
+
 @dataclass(frozen=True)
 class Linear:
     """base + sum of coefficients_i (model_i - base), rounded exactly; with `base_weight` w, w - 1 times the base on top."""
@@ -80,6 +112,8 @@ class Linear:
             raise InputError(f"{len(self.coefficients)} coefficients for {len(tensors) - 1} models; give one a model")
 
     def apply(self, state: None, chunks: Sequence[FloatArray], offset: int) -> FloatArray:
+        if not self.coefficients and self.base_weight == 1:
+            return np.zeros_like(chunks[0])
         return _sum(self.coefficients, _deltas(chunks), (self.base_weight - 1) * chunks[0] if self.base_weight != 1 else None)
 
     def terms(self, state: None) -> Terms:
@@ -163,13 +197,52 @@ class ModelStock:
 
 # -- thinning -------------------------------------------------------------------------------------------------------------
 
-Thin = Callable[[FloatArray, int], FloatArray]  # (delta chunk, offset) -> the chunk with what is dropped set to zero
+Thin = Callable[[FloatArray, int], FloatArray]  # (delta chunk, offset) -> what is kept of it
+Blocks = Callable[[], Iterator[FloatArray]]  # the delta of a tensor from its start, block by block, as often as it is asked for
 
 
 class Thinning(Protocol):
-    """Which entries of a delta are kept."""
+    """What is kept of a delta."""
 
-    def prepare(self, name: str, model: int, delta: Callable[[], Iterator[FloatArray]], size: int) -> Thin: ...
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin: ...
+
+
+@dataclass(frozen=True)
+class Between:
+    """Keep the entries whose magnitude is at least `low` and below `high`."""
+
+    low: float
+    high: float
+
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin:
+        def thin(d: FloatArray, offset: int) -> FloatArray:
+            magnitude = np.abs(d)
+            return np.where((magnitude >= self.low) & (magnitude < self.high), d, 0.0)
+
+        return thin
+
+
+@dataclass(frozen=True)
+class Breadcrumbs:
+    """Drop the share `gamma` largest in magnitude and, of the others, the smallest, so that `density` is kept (one at least).
+
+    Shares of each tensor, or, `across` the ``model``, of all tensors together, by one pair of thresholds.
+    """
+
+    density: float
+    gamma: float = 0.01
+    across: Across = "tensor"
+
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin:
+        return self.thresholds(delta, math.prod(shape)).prepare(name, model, delta, shape)
+
+    def thresholds(self, delta: Blocks, size: int) -> Between:
+        """The magnitudes between which `size` entries are kept."""
+        if not size or not _share("density", self.density):
+            return Between(math.inf, math.inf)
+        keep = max(1, math.floor(self.density * size + 1e-9))
+        top = min(math.floor(_share("gamma", self.gamma) * size + 1e-9), size - keep)
+        return Between(_largest(delta, top + keep, size), _largest(delta, top, size) if top else math.inf)
 
 
 @dataclass(frozen=True)
@@ -177,45 +250,36 @@ class Magnitude:
     """Keep the share `density` of entries that are largest in magnitude, and all that equal the least of them."""
 
     density: float
+    across: Across = "tensor"
 
-    def prepare(self, name: str, model: int, delta: Callable[[], Iterator[FloatArray]], size: int) -> Thin:
-        return Breadcrumbs(self.density, 0.0).prepare(name, model, delta, size)
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin:
+        return self.thresholds(delta, math.prod(shape)).prepare(name, model, delta, shape)
 
-
-@dataclass(frozen=True)
-class Breadcrumbs:
-    """Drop the share `gamma` largest in magnitude and, of the others, the smallest, so that `density` is kept (one at least)."""
-
-    density: float
-    gamma: float = 0.01
-
-    def prepare(self, name: str, model: int, delta: Callable[[], Iterator[FloatArray]], size: int) -> Thin:
-        if not size or not _share("density", self.density):
-            return lambda d, offset: np.zeros_like(d)
-        keep = max(1, math.floor(self.density * size + 1e-9))
-        top = min(math.floor(_share("gamma", self.gamma) * size + 1e-9), size - keep)
-        low = _largest(delta, top + keep, size)
-        high = _largest(delta, top, size) if top else math.inf
-
-        def thin(d: FloatArray, offset: int) -> FloatArray:
-            magnitude = np.abs(d)
-            return np.where((magnitude >= low) & (magnitude < high), d, 0.0)
-
-        return thin
+    def thresholds(self, delta: Blocks, size: int) -> Between:
+        """The least magnitude that is kept of `size` entries, and infinity."""
+        return Breadcrumbs(self.density, 0.0).thresholds(delta, size)
 
 
 @dataclass(frozen=True)
 class Random:
-    """Keep each entry with probability `density`, and divide what is kept by it unless `rescale` is False."""
+    """Keep each entry with probability `density`, and divide what is kept by it unless `rescale` is False.
+
+    With `factor` k, kept entries are multiplied by k and the others, in place of being dropped, by (1 - k density) / (1 - density):
+    the expectation is the delta whatever k (arXiv 2410.13841); k = 1 / density is DARE itself.
+    """
 
     density: float
     seed: int = 0
     rescale: bool = True
+    factor: float | None = None
 
-    def prepare(self, name: str, model: int, delta: Callable[[], Iterator[FloatArray]], size: int) -> Thin:
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin:
         density = _share("density", self.density)
         key = hashlib.blake2b(f"{self.seed}\0{model}\0{name}".encode(), digest_size=16).digest()
         limit = min(int(density * 2.0**64), 2**64 - 1)
+        if self.factor is not None and density in (0.0, 1.0):
+            raise InputError(f"density is {density:g} with a factor; allowed: above 0 and below 1")
+        rest = 0.0 if self.factor is None else (1 - self.factor * density) / (1 - density)
 
         def thin(d: FloatArray, offset: int) -> FloatArray:
             if density in (0.0, 1.0):
@@ -223,6 +287,8 @@ class Random:
             # a counter-based generator, four numbers a count: any position can be reached without those before it
             source = np.random.Philox(key=np.frombuffer(key, "<u8"), counter=offset // 4)
             kept = source.random_raw(d.size + offset % 4)[offset % 4 :] < np.uint64(limit)
+            if self.factor is not None:
+                return np.where(kept, d * self.factor, d * rest)
             return np.where(kept, d / density if self.rescale else d, 0.0)
 
         return thin
@@ -249,15 +315,36 @@ class Sparse:
 
     @property
     def scope(self) -> Scope:
-        return "element" if all(isinstance(t, Random) for t in self.thinning) else "tensor"
+        if any(_of_model(t) for t in self.thinning):
+            return "model"
+        return "element" if all(isinstance(t, Random | Between) for t in self.thinning) else "tensor"
 
-    def prepare(self, name: str, tensors: Sequence[TensorView]) -> list[Thin]:
+    def survey(self, tensors: Mapping[str, Sequence[TensorView]]) -> Sparse:
+        """Itself, with thresholds that hold for these tensors together in place of what is to be shared across the model."""
+        size = sum(t[0].size for t in tensors.values())
+
+        def thresholds(thinning: Thinning, model: int) -> Thinning:
+            if not (isinstance(thinning, Magnitude | Breadcrumbs) and _of_model(thinning)):
+                return thinning
+
+            def delta() -> Iterator[FloatArray]:
+                return chain.from_iterable(_delta_blocks(t, model) for t in tensors.values())
+
+            return thinning.thresholds(delta, size)
+
+        self._fits(next(iter(tensors.values())))
+        return replace(self, thinning=tuple(thresholds(t, i) for i, t in enumerate(self.thinning, 1)))
+
+    def _fits(self, tensors: Sequence[TensorView]) -> None:
         if not len(self.weights) == len(self.thinning) == len(tensors) - 1:
             raise InputError(f"{len(self.weights)} weights and {len(self.thinning)} densities for {len(tensors) - 1} models")
+
+    def prepare(self, name: str, tensors: Sequence[TensorView]) -> list[Thin]:
+        self._fits(tensors)
         if self.normalize and not self.elect and sum(self.weights) == 0:
             raise InputError("the weights add up to 0 and cannot be normalised; set normalize = false")
         return [
-            thinning.prepare(name, i, partial(_delta_blocks, tensors, i), tensors[0].size)
+            thinning.prepare(name, i, partial(_delta_blocks, tensors, i), tensors[0].shape)
             for i, thinning in enumerate(self.thinning, 1)
         ]
 
@@ -276,6 +363,10 @@ class Sparse:
 
     def terms(self, state: list[Thin]) -> None:
         return None
+
+
+def _of_model(thinning: Thinning) -> bool:
+    return getattr(thinning, "across", "tensor") == "model"
 
 
 # -- sums and passes ------------------------------------------------------------------------------------------------------
@@ -322,7 +413,7 @@ def _products(tensors: Sequence[TensorView], *, of_deltas: bool = False) -> Floa
     return total
 
 
-def _largest(delta: Callable[[], Iterator[FloatArray]], k: int, size: int) -> float:
+def _largest(delta: Blocks, k: int, size: int) -> float:
     """The k-th largest magnitude, 1 <= k <= size: one pass a 16 bits of its pattern, counting, in constant memory."""
     checks.count("k", k)
     prefix, remaining = 0, k

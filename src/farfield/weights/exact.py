@@ -10,7 +10,7 @@ doubt, with rationals. The result does not depend on the order of the sum, on ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -40,10 +40,33 @@ def round_combination(total: FloatArray, chunks: Sequence[FloatArray], terms: Te
     """
     if dtype == "F64" or not total.size or _is_exact(chunks, terms, source):
         return formats.round_to(total, dtype)
-    doubtful = _doubtful(total, chunks, terms, dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = [float(np.max(np.abs(c))) for c in chunks]
+        bound = sum(abs(w) * largest[i] for w, i in terms)
+    return round_sum(total, bound, len(terms), dtype, lambda at: ([c[at] for c in chunks], terms))
+
+
+def round_sum(
+    total: FloatArray,
+    bound: float,
+    n_terms: int,
+    dtype: str,
+    exactly: Callable[[NDArray[np.intp]], tuple[Sequence[FloatArray], Terms]],
+) -> Raw:
+    """Raw bits of exact sums rounded once to `dtype`, given their float64 sums.
+
+    Parameters
+    ----------
+    total : (n,) the sums in float64, evaluated in any order
+    bound : what the sum of the terms' magnitudes does not exceed, nor that of intermediate sums
+    n_terms : how many terms were added
+    dtype : format of the result, not F64
+    exactly : for some of the elements, their operands and the terms over them
+    """
+    doubtful = _doubtful(total, bound, n_terms, dtype)
     if doubtful.size:
         total = total.copy()
-        total[doubtful] = _to_odd([c[doubtful] for c in chunks], terms)
+        total[doubtful] = _to_odd(*exactly(doubtful))
     return formats.round_to(total, dtype)
 
 
@@ -69,14 +92,14 @@ def _is_exact(chunks: Sequence[FloatArray], terms: Terms, source: str) -> bool:
     return 0 < bound < math.ldexp(unit, 52) * min(weight_unit, 1.0) < math.inf
 
 
-def _doubtful(total: FloatArray, chunks: Sequence[FloatArray], terms: Terms, dtype: str) -> NDArray[np.intp]:
+def _doubtful(total: FloatArray, bound: float, n_terms: int, dtype: str) -> NDArray[np.intp]:
     fmt = formats.format_named(dtype)
     dropped = 52 - fmt.mantissa
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = [float(np.max(np.abs(c))) for c in chunks]
-        bound = sum(abs(w) * largest[i] for w, i in terms)
-        # the error is below (terms + 3) 2^-53 times the sum of magnitudes: within the window unless they cancel to 2^-16 of it
-        small = max(math.ldexp(bound, -14) if math.isfinite(bound) else 0.0, math.ldexp(2.0, fmt.smallest_exponent))
+        # the error is below (terms + 3) 2^-53 times the sum of magnitudes: within the window unless they cancel to 2^-14 of it, or
+        # less where there are more than 60 terms
+        cancelled = math.ldexp(bound, -14) * max(1.0, (n_terms + 3) / 64)
+        small = max(cancelled if math.isfinite(bound) else 0.0, math.ldexp(2.0, fmt.smallest_exponent))
         low = total.view(np.uint64) & np.uint64((1 << dropped) - 1)
         low -= np.uint64((1 << (dropped - 1)) - _WINDOW)
         near = low <= np.uint64(2 * _WINDOW)
@@ -135,6 +158,14 @@ def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
+
+
+def exact_product(a: float, b: float) -> tuple[float, float]:
+    """Two numbers whose sum is a * b exactly, the first of them the product rounded; where none underflows."""
+    product = a * b
+    if not math.isfinite(product) or product == 0:
+        return product, 0.0
+    return product, float(Fraction(a) * Fraction(b) - Fraction(product))
 
 
 def _two_product(weight: float, x: FloatArray) -> list[FloatArray]:

@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from farfield import checks
 from farfield.errors import FormatError, InputError
 from farfield.files import write_atomic
+from farfield.formats import Rounding
 from farfield.seeds import Seed
-from farfield.weights.algebra import Plan, execute, open_operands, plan
+from farfield.weights.algebra import Plan, execute, open_operands, plan, write_plan
 from farfield.weights.edits import Linear
 from farfield.weights.recipes import patterns
 
@@ -58,23 +59,29 @@ def extrapolate(
     dtype: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    rounding: Rounding = "nearest",
+    seed: int = 0,
+    low: PathLike | None = None,
     threads: int = 1,
 ) -> Path:
     """Write tuned + alpha (tuned - base) to `out`, every element rounded once from the exact result; returns the path.
 
     Parameters
     ----------
-    base, tuned : checkpoints (a ``.safetensors`` file or a directory) with the same tensors
+    base, tuned : checkpoints (a ``.safetensors`` file or a directory) with the same tensors; `tuned` may be a LoRA adapter
     alpha : how far beyond `tuned`, in steps from `base` to `tuned`; finite. Taken as the float64 number it is
     dtype : of the output's float tensors; by default as the inputs
     include, exclude : regular expressions searched in tensor names; tensors that are not included, or excluded, are copied from
         `tuned`, as are integers, booleans and the files beside the weights
+    rounding, seed : ``stochastic`` rounds to one of the two neighbours, the nearer the likelier: steps below the spacing of a short
+        format then move the weights on average
+    low : where to write, as another checkpoint, what rounding loses; `out` + `low` is the result to twice the digits
 
     Raises InputError, before a byte is written, where the checkpoints do not fit together or the output cannot be written.
     Source: arXiv 2404.16792, equation 2.
     """
-    prepared = plan_extrapolation(base, tuned, alpha, dtype=dtype, include=include, exclude=exclude)
-    return execute(prepared, out, threads=threads, key=prepared.fingerprint)
+    prepared = plan_extrapolation(base, tuned, alpha, dtype=dtype, include=include, exclude=exclude, rounding=rounding, seed=seed)
+    return write_plan(prepared, out, low=low, threads=threads)
 
 
 def plan_extrapolation(
@@ -85,6 +92,8 @@ def plan_extrapolation(
     dtype: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    rounding: Rounding = "nearest",
+    seed: int = 0,
 ) -> Plan:
     """What :func:`extrapolate` would write, checked; nothing is written."""
     step = float(checks.finite("alpha", alpha, ndim=0))
@@ -95,7 +104,7 @@ def plan_extrapolation(
         kept = not wanted or any(p.search(name) for p in wanted)
         return edit if kept and not any(p.search(name) for p in unwanted) else None
 
-    return plan(open_operands([tuned, base]), choose, dtype=dtype)
+    return plan(open_operands([tuned, base], base=1), choose, dtype=dtype, rounding=rounding, seed=seed)
 
 
 class SweepStatus(Enum):

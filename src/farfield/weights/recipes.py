@@ -3,10 +3,11 @@
     method = "ties"              # one of METHODS
     base = "sft"                 # paths, relative to the recipe
     dtype = "bfloat16"           # of the output; left out: as the inputs
+    rounding = "nearest"         # or "stochastic", with rounding_seed
     exclude = ['rotary_emb']     # regular expressions searched in tensor names: these are copied from the base
     scale = 1.0                  # any parameter of the method
     [[models]]
-    path = "math"
+    path = "math"                # a checkpoint, or a LoRA adapter on the base
     weight = 0.5                 # a number, or a list: a schedule over the layers, from the first to the last
     density = [0.3, 0.7]
     [[rules]]                    # the first rule whose expression is found in the name wins over what stands above
@@ -19,6 +20,7 @@ the last norm) take its first anchor.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -27,8 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from farfield import checks
 from farfield.errors import FormatError, InputError, unknown_name
-from farfield.weights.algebra import Choose, Plan, dtype_named, execute, open_operands, plan
+from farfield.formats import Rounding
+from farfield.weights.algebra import Choose, Plan, dtype_named, open_operands, plan, write_plan
+from farfield.weights.compression import LowRank, Quantised, Signs
 from farfield.weights.edits import (
     Breadcrumbs,
     DeltaEdit,
@@ -49,16 +54,28 @@ METHODS: dict[str, dict[str, Any]] = {
     "extrapolate": {"alpha": None},
     "slerp": {"t": None},
     "model_stock": {},
-    "ties": {"weight": 1.0, "density": 1.0, "scale": 1.0, "normalize": True},
-    "dare_linear": {"weight": 1.0, "density": 1.0, "scale": 1.0, "normalize": False, "rescale": True, "seed": 0},
+    "ties": {"weight": 1.0, "density": 1.0, "scale": 1.0, "normalize": True, "across": "tensor"},
+    "dare_linear": {
+        "weight": 1.0,
+        "density": 1.0,
+        "scale": 1.0,
+        "normalize": False,
+        "rescale": True,
+        "seed": 0,
+        "factor": math.nan,
+    },
     "dare_ties": {"weight": 1.0, "density": 1.0, "scale": 1.0, "normalize": False, "rescale": True, "seed": 0},
-    "breadcrumbs": {"weight": 1.0, "density": 1.0, "gamma": 0.01, "scale": 1.0, "normalize": False},
-    "breadcrumbs_ties": {"weight": 1.0, "density": 1.0, "gamma": 0.01, "scale": 1.0, "normalize": False},
+    "breadcrumbs": {"weight": 1.0, "density": 1.0, "gamma": 0.01, "scale": 1.0, "normalize": False, "across": "tensor"},
+    "breadcrumbs_ties": {"weight": 1.0, "density": 1.0, "gamma": 0.01, "scale": 1.0, "normalize": False, "across": "tensor"},
+    "bitdelta": {"weight": 1.0, "scale": 1.0, "normalize": False, "bits": 1, "block": 0},
+    "quantize": {"weight": 1.0, "scale": 1.0, "normalize": False, "bits": 8, "block": 0},
+    "low_rank": {"weight": 1.0, "scale": 1.0, "normalize": False, "rank": None},
 }
 PER_MODEL = ("weight", "density", "gamma")
 _SWITCHES = ("normalize", "rescale")
+_COUNTS = {"bits": 1, "block": 0, "rank": 1}  # with the least that is allowed
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")  # the first number in a name counts the layers: model.layers.7.mlp..., h.3.attn...
-_KEYS = ("method", "base", "models", "dtype", "include", "exclude", "rules")
+_KEYS = ("method", "base", "models", "dtype", "rounding", "rounding_seed", "include", "exclude", "rules")
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ class Recipe:
     include: tuple[re.Pattern[str], ...] = ()
     exclude: tuple[re.Pattern[str], ...] = ()
     rules: tuple[Rule, ...] = ()
+    rounding: Rounding = "nearest"
+    rounding_seed: int = 0
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -94,14 +113,13 @@ class Recipe:
 
     def plan(self) -> Plan:
         """Open the checkpoints and check that they can be merged; nothing is written."""
-        operands = open_operands(self.paths)
+        operands = open_operands(self.paths, base=self.paths.index(self.base) if self.base is not None else 0)
         n_layers = 1 + max((layer_of(name) or 0 for name in operands[0].tensors), default=0)
-        return plan(operands, self.choose(n_layers), dtype=self.dtype)
+        return plan(operands, self.choose(n_layers), dtype=self.dtype, rounding=self.rounding, seed=self.rounding_seed)
 
-    def run(self, out: str | os.PathLike[str], *, threads: int = 1) -> Path:
-        """Write the merged checkpoint to `out`; see :func:`farfield.weights.algebra.execute`."""
-        prepared = self.plan()
-        return execute(prepared, out, threads=threads, key=prepared.fingerprint)
+    def run(self, out: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None, threads: int = 1) -> Path:
+        """Write the merged checkpoint to `out`; see :func:`farfield.weights.algebra.write_plan`."""
+        return write_plan(self.plan(), out, low=low, threads=threads)
 
     def choose(self, n_layers: int) -> Choose:
         """The edit of each tensor of a model with this many layers."""
@@ -205,6 +223,7 @@ def recipe_from(document: Mapping[str, Any], folder: Path = Path()) -> Recipe:
             raise InputError(f"{method} needs {key}")
     dtype = document.get("dtype")
     dtype_named(dtype)
+    rounding = checks.choice("rounding", document.get("rounding", "nearest"), ("nearest", "stochastic"))
     return Recipe(
         method,
         None if base is None else str(folder / base),
@@ -217,6 +236,8 @@ def recipe_from(document: Mapping[str, Any], folder: Path = Path()) -> Recipe:
             Rule(patterns("match", [r["match"]])[0], _parameters(method, {k: v for k, v in r.items() if k != "match"}, len(models)))
             for r in rules
         ),
+        "stochastic" if rounding == "stochastic" else "nearest",
+        checks.count("rounding_seed", document.get("rounding_seed", 0), least=0),
     )
 
 
@@ -241,6 +262,10 @@ def _parameters(method: str, given: Mapping[str, Any], n_models: int) -> dict[st
             if not isinstance(value, bool):
                 raise InputError(f"{key} is {value!r}; allowed: true or false")
             out[key] = value
+        elif key == "across":
+            out[key] = checks.choice(key, value, ("tensor", "model"))
+        elif key in _COUNTS:
+            out[key] = checks.count(key, value, least=_COUNTS[key])
         elif key == "seed":
             if isinstance(value, bool) or not isinstance(value, int):
                 raise InputError(f"seed is {value!r}; allowed: an integer")
@@ -294,7 +319,14 @@ def _edit(method: str, p: Mapping[str, Any], n: int, has_base: bool) -> DeltaEdi
 
 def _thinning(method: str, p: Mapping[str, Any], n: int) -> tuple[Thinning, ...]:
     if method.startswith("dare"):
-        return tuple(Random(p["density"][i], p["seed"], p["rescale"]) for i in range(n))
+        factor = p.get("factor", math.nan)
+        return tuple(Random(p["density"][i], p["seed"], p["rescale"], None if math.isnan(factor) else factor) for i in range(n))
     if method.startswith("breadcrumbs"):
-        return tuple(Breadcrumbs(p["density"][i], p["gamma"][i]) for i in range(n))
-    return tuple(Magnitude(p["density"][i]) for i in range(n))
+        return tuple(Breadcrumbs(p["density"][i], p["gamma"][i], p["across"]) for i in range(n))
+    if method == "bitdelta":
+        return (Signs(p["block"], p["bits"]),) * n
+    if method == "quantize":
+        return (Quantised(p["bits"], p["block"]),) * n
+    if method == "low_rank":
+        return (LowRank(p["rank"]),) * n
+    return tuple(Magnitude(p["density"][i], p["across"]) for i in range(n))
