@@ -16,6 +16,7 @@ from farfield.errors import FarfieldError, unknown_name
 _COMMANDS = {
     "runs": ("farfield.cli.runs", "Read training logs: what is in them, and one metric as one table."),
     "forecast": ("farfield.cli.forecast", "Where every run will end, with intervals, and which to continue."),
+    "watch": ("farfield.cli.watch", "Follow runs while they train: which to stop, said or done once."),
     "backtest": ("farfield.cli.backtest", "How the forecasts do where the far end is hidden."),
     "limit": ("farfield.cli.limit", "FID or Inception Score with infinitely many samples, with intervals."),
     "scale": ("farfield.cli.scale", "Scaling laws of a sweep: what a budget buys, how sure, how far it carries."),

@@ -45,7 +45,7 @@ class LogFolder:
         self._share, self._saved, self._looked = share, _SAVED, time.monotonic()
         self._followers: dict[tuple[str, str], Follower] = {}
         self._owner: dict[int, tuple[Follower, str]] = {}
-        self._folders: dict[Path, int] = {}
+        self._folders: dict[Path, tuple[int, frozenset[str]]] = {}
         self._undecided: dict[Path, Signature | None] = {}
         self._kinds: dict[Path, tuple[int, str | None]] = {}
         self._missing: set[Path] = set()
@@ -121,11 +121,14 @@ class LogFolder:
     # -- what there is to follow --------------------------------------------------------------------------------------------
 
     def _entries_changed(self) -> bool:
-        """Whether a folder's entries, or a file that was no log yet, changed since the last walk."""
-        for folder, stamp in self._folders.items():
+        """Whether a folder has other entries, or a file that was no log yet changed, since the last walk."""
+        for folder, (stamp, entries) in self._folders.items():
             found = signature(folder)
-            if (-1 if found is None else found[2]) != stamp:
-                return True
+            now = -1 if found is None else found[2]
+            if now != stamp:
+                if _entries(folder) != entries:
+                    return True
+                self._folders[folder] = now, entries  # a file was rewritten under its own name, or a hidden one
         return any(signature(path) != seen for path, seen in self._undecided.items())
 
     def _walk(self) -> bool:
@@ -139,7 +142,7 @@ class LogFolder:
                 if root not in self._missing:
                     self._missing.add(root)
                     self._notices.append(("gone", f"{root} is gone; waiting for it to come back"))
-                self._folders[root] = -1
+                self._folders[root] = -1, frozenset()
                 continue
             if root in self._missing:
                 self._missing.discard(root)
@@ -176,7 +179,7 @@ class LogFolder:
         prefix = root.resolve().name if len(self.paths) > 1 else ""
         for folder, below, _ in os.walk(root):
             found = signature(Path(folder))
-            self._folders[Path(folder)] = -1 if found is None else found[2]
+            self._folders[Path(folder)] = -1 if found is None else found[2], _entries(Path(folder))
             below[:] = [name for name in below if not name.startswith(".")]
         return list(pieces_in(root, prefix, self._kind))
 
@@ -194,3 +197,11 @@ class LogFolder:
                 kind = "unreadable"
             self._kinds[path] = (found[0], kind)
         return kind
+
+
+def _entries(folder: Path) -> frozenset[str]:
+    """The names in a folder, but for hidden ones; none if it is gone."""
+    try:
+        return frozenset(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return frozenset()
