@@ -108,6 +108,11 @@ class EnsembleForecaster:
         seen = "not fitted" if self._context is None else f"{len(self._context)} runs of context"
         return f"EnsembleForecaster({len(self.members)} members, {seen})"
 
+    @property
+    def context(self) -> Curves | None:
+        """The runs learnt from; None before `fit`."""
+        return self._context
+
     # -- the protocol ---------------------------------------------------------------------------------------------------
 
     def fit(self, curves: Curves) -> Self:

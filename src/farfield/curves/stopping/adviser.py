@@ -30,7 +30,8 @@ from farfield.curves.forecaster import EnsembleForecaster, Predicted, groups_of,
 from farfield.curves.forecasting import first_status, horizons, joined
 from farfield.curves.results import ForecastStatus
 from farfield.curves.stopping.advice import Advice, StopStatus, reason
-from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, shared_part
+from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, inverse, shared_part
+from farfield.curves.stopping.sweep import best_values
 from farfield.curves.wording import position
 from farfield.errors import InputError
 from farfield.predictive import Mixture
@@ -76,8 +77,8 @@ def stop_advice(
     context : further runs to learn from
     best : a value to beat besides those logged, e.g. of a model in use
     price : for ``regret``: least gain worth a unit of x; None for what a fresh run of this kind earns
-    budget : x that may still be spent on all runs; more runs are stopped, the least gainful per unit first, so that the number of
-        runs can fall geometrically and end within it. The bounds of `risk` do not hold for these
+    budget : x that may still be spent on all runs; more runs are stopped, the least gainful per unit first, so that it suffices
+        when the number of runs falls as 1 / x, as in successive halving. The bound `risk` does not hold for these
     despite : caveats to stop in spite of, of ``uncalibrated``, ``decay`` and ``schedule``
     estimate, method, lr_schedule : as in `farfield.forecast`
     rng : seed of the joint draws
@@ -95,14 +96,18 @@ def stop_advice(
 class Adviser:
     """Advice on runs that grow: `update(curves)` as often as points arrive.
 
-    What is learnt from other runs is kept until they have grown by a fifth in all or another run has ended; the forecasts
-    themselves are made anew, a fraction of a millisecond a run. Parameters as of `stop_advice`.
+    What is learnt from other runs is kept until they, or the number of those that finished, have grown by a fifth; the forecasts
+    themselves are made anew each time, a fraction of a millisecond a run. Parameters as of `stop_advice`, and
+
+    forecaster : fitted already: it is used as it is, nothing is learnt from the runs themselves, and `context`, `estimate`,
+        `method` and `lr_schedule` have no effect
     """
 
     def __init__(
         self, *, rule: str = "probability", threshold: float | None = None, risk: float = 0.05, to: ArrayLike | None = None,
         context: Curves | None = None, best: float | None = None, price: float | None = None, despite: Collection[str] = (),
         estimate: str = "final", method: str = "auto", lr_schedule: str | None = None, rng: Seed = 0,
+        forecaster: EnsembleForecaster | None = None,
     ) -> None:  # fmt: skip
         self.rule = checks.choice("rule", rule, RULES)
         self.threshold = DEFAULT_THRESHOLD[rule] if threshold is None else float(checks.finite("threshold", threshold, ndim=0))
@@ -116,9 +121,10 @@ class Adviser:
         self.best = None if best is None else float(checks.finite("best", best, ndim=0))
         self.price = None if price is None else float(checks.finite("price", price, ndim=0))
         self.to, self.context, self.despite, self.rng = to, context, frozenset(despite), rng
-        self.forecaster: EnsembleForecaster = make_forecaster(method, estimate=estimate, lr_schedule=lr_schedule)
-        self._learnt: tuple[int, int, int] | None = None
-        self._n_ended = 0
+        self._fixed = forecaster is not None
+        self.forecaster = forecaster or make_forecaster(method, estimate=estimate, lr_schedule=lr_schedule)
+        self._learnt: tuple[int, ...] | None = None
+        self._n_ended = 0 if forecaster is None else _n_ended(forecaster.context)
         self._shares: dict[float, float] = {}
 
     def update(self, curves: Curves, *, budget: float | None = None) -> Advice:
@@ -145,16 +151,15 @@ class Adviser:
 
     def _learn(self, curves: Curves) -> None:
         """Fit on the runs and the context, where they have changed enough since."""
-        ended = int(np.sum([s in ("finished", *_STOPPED) for s in curves.column("status")]))
-        size = (int(np.log(max(curves.x.size, 1)) / np.log(_GROWTH)), len(curves), ended)
+        if self._fixed:
+            return
+        finished = int((curves.column("status") == "finished").sum())
+        steps = (int(np.log(max(k, 1)) / np.log(_GROWTH)) for k in (curves.x.size, finished))
+        size = (*steps, len(curves))
         if size == self._learnt:
             return
-        known = curves if self.context is None else joined(curves, self.context)
-        self.forecaster.fit(known)
-        self._learnt, self._shares = size, {}
-        planned = known.column("planned_end").to_numpy()
-        there = (known.column("status") == "finished").to_numpy() & ~(known.last_x < 0.99 * planned)
-        self._n_ended = int(there.sum())
+        self.forecaster.fit(curves if self.context is None else joined(curves, self.context))
+        self._learnt, self._shares, self._n_ended = size, {}, _n_ended(self.forecaster.context)
 
     def _share(self, curves: Curves, at: FloatArray) -> float:
         """The part of the errors that runs of a group share, at the middle of the reaches asked; `at` (n,) their ends."""
@@ -184,7 +189,7 @@ class Adviser:
     ) -> Advice:  # fmt: skip
         n, goal = len(curves), curves.metric.goal
         sign = 1.0 if goal == "min" else -1.0
-        had = _best_seen(curves, sign)
+        had = best_values(curves, sign)
         incumbent = min(float(had.min()) if n else np.inf, np.inf if self.best is None else sign * self.best)
         share = PRIOR_SHARE if predicted is None else self._share(curves.take(rows), at[rows])
         final = None if predicted is None else predicted.predictive[:, -1:]
@@ -200,7 +205,7 @@ class Adviser:
             below = predicted.predictive.cdf(sign * incumbent)
             p_beats[rows] = (below if sign > 0 else 1.0 - below).max(axis=1)
             calibrated[rows], fall[rows] = predicted.calibrated, predicted.fall
-            median[rows] = sign * np.median(drawn.draws[:, rows], axis=0) if n > 2000 else final.median()[:, 0]
+            median[rows] = inverse(final[:, 0], np.full((1, rows.size), 0.5))[0]
         status = self._caveats(first, gone, calibrated, fall)
         live = np.array([s.live for s in status])
         remaining = np.where(live & np.isfinite(at), np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
@@ -208,7 +213,7 @@ class Adviser:
         stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
         stopping = self._within_risk(status, drawn, stopping, gone)
         if budget is not None:
-            _fit_budget(status, drawn, open_, gone | stopping, remaining, budget)
+            _fit_budget(status, drawn, open_, gone | stopping, remaining, at, budget)
         stopped = np.array([s.stops for s in status]) | gone
         ends_at = [f"{curves.x_name} {position(a)}" for a in at]
         p_best = drawn.p_best[:n]
@@ -317,29 +322,30 @@ def _ordered(drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], rem
 
 
 def _fit_budget(
-    status: list[StopStatus], drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], remaining: FloatArray, budget: float
-) -> None:
-    """Stop further runs, in place, until n runs whose number falls geometrically to one over the time left fit the budget."""
+    status: list[StopStatus], drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], remaining: FloatArray,
+    at: FloatArray, budget: float,
+) -> None:  # fmt: skip
+    """Stop further runs, in place, until the budget suffices for those that stay when their number falls as 1 / x down to one."""
     left = open_ & ~gone
     n = int(left.sum())
     if n < 2 or remaining[left].sum() <= budget:
         return
     order, _ = _ordered(drawn, left, gone, remaining)
-    time = float(remaining[left].mean())
-    keep = n
-    while keep > 1 and time * (keep - 1) / np.log(keep) > budget:
-        keep -= 1
+    end, now = float(at[left].mean()), max(float((at - remaining)[left].mean()), 1e-9 * float(np.abs(at[left]).mean()))
+    k = np.arange(1, n + 1)
+    alone = np.minimum(k * now, end)  # where one run is left
+    cost = k * now * np.log(alone / now) + end - alone
+    keep = max(int((cost <= budget).sum()), 1)
     for i in order[: n - keep]:
         status[i] = StopStatus.STOP
 
 
-def _best_seen(curves: Curves, sign: float) -> FloatArray:
-    """(n_runs,) the best value each run has logged, signed; infinity for a run without points."""
-    out = np.full(len(curves), np.inf)
-    some = np.flatnonzero(curves.lengths > 0)
-    if some.size:
-        out[some] = np.minimum.reduceat(sign * curves.y, curves.offsets[some])
-    return out
+def _n_ended(known: Curves | None) -> int:
+    """Runs that were seen to their planned end, or that finished and had none."""
+    if known is None:
+        return 0
+    planned = known.column("planned_end").cast(float).to_numpy()
+    return int(((known.column("status") == "finished").to_numpy() & ~(known.last_x < 0.99 * planned)).sum())
 
 
 def _nothing() -> Mixture:
