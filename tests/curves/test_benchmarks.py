@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from farfield.curves.benchmarks import HOFFMANN, CapabilityFit, emergence, fit_sigmoid, metric_swap, scaled_compute, sigmoid
+from farfield.curves.benchmarks import (
+    HOFFMANN,
+    CapabilityAxis,
+    CapabilityFit,
+    emergence,
+    fit_sigmoid,
+    metric_swap,
+    scaled_compute,
+    sigmoid,
+)
 from farfield.errors import InputError
 
 
@@ -150,3 +159,48 @@ def test_metric_swap_is_the_power_of_the_fitted_token_accuracy():
     np.testing.assert_allclose(got, simulated, atol=4 * np.sqrt(0.25 / 200_000))
     with pytest.raises(InputError, match="0 to 1"):
         metric_swap(scale, 2 * p, scale, length=2)
+
+
+def test_the_capability_axis_is_the_leading_eigenvector_of_the_correlations():
+    rng = np.random.default_rng(7)
+    ability = rng.normal(size=40)
+    scores = np.stack([0.4 + 0.1 * ability, 0.6 + 0.02 * ability, 0.5 - 0.01 * ability], axis=1) + rng.normal(0, 0.01, (40, 3))
+    axis = CapabilityAxis().fit(scores)
+    matrix = np.corrcoef(scores.T)
+    vector = np.ones(3)
+    for _ in range(2000):  # power iteration
+        vector = matrix @ vector
+        vector /= np.sqrt(vector @ vector)
+    vector *= np.sign(vector.sum())
+    np.testing.assert_allclose(axis.loadings_, vector, rtol=1e-9)
+    assert axis.explained_ == pytest.approx(vector @ matrix @ vector / 3, rel=1e-9)
+    assert np.corrcoef(axis.transform(scores), ability)[0, 1] > 0.9
+    assert axis.transform(scores).mean() == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(np.log10(axis.scale(scores)), axis.transform(scores), rtol=1e-12)
+    for i in range(5):
+        assert axis.transform(scores[i : i + 1])[0] == axis.transform(scores)[i]
+
+
+def test_a_jump_over_compute_is_forecast_along_the_capability_axis():
+    rng = np.random.default_rng(8)
+    compute = 10 ** rng.uniform(20, 24, 80)
+    ability = np.log10(compute) - 22 + rng.normal(0, 0.5, 80)  # what compute does not say
+    others = np.stack([sigmoid(ability, m, 1.0) for m in (-1, 0, 1)], axis=1) + rng.normal(0, 0.005, (80, 3))
+    score = sigmoid(ability, 1.0, 5.0)
+    seen = compute < 1e22
+    axis = CapabilityAxis().fit(others[seen])
+    errors = []
+    for scale in (axis.scale(others), compute):
+        said = CapabilityFit(n_boot=0).fit(scale[seen], score[seen]).expected(scale[~seen])
+        errors.append(np.abs(said - score[~seen]).mean())
+    assert errors[0] < errors[1] / 1.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "match"), [([[0.1, 0.2]] * 2, "three models"), ([[0.1, 0.2], [0.1, 0.3], [0.1, 0.4]], "benchmark 0 has one score")]
+)
+def test_scores_that_give_no_axis_are_refused(scores, match):
+    with pytest.raises(InputError, match=match):
+        CapabilityAxis().fit(scores)
+    with pytest.raises(InputError, match="shape"):
+        CapabilityAxis().fit([[0.1, 0.2], [0.2, 0.3], [0.5, 0.4]]).transform([[0.1]])

@@ -67,8 +67,8 @@ def run(budget: str, seed: int) -> Measured:
     tiny = budget == "tiny"
     rng = np.random.default_rng(seed)
     skill = np.linspace(0.1, 1.0, 4 if tiny else 8)
-    by_size = _scores(skill, np.full(skill.size, 0.99), 10 if tiny else 100, rng)
-    mixed, plain, truth = _slope_errors(3 if tiny else 40, rng)
+    by_size = _scores(skill, np.full(skill.size, 0.99), 10 if tiny else 50, rng)
+    mixed, plain, truth = _slope_errors(3 if tiny else 20, rng)
 
     size, tokens, score, family = _table()
     units = sorted(set(family.tolist()))

@@ -12,7 +12,9 @@
 
 *Emergent abilities of large language models* (Wei et al. 2022, arXiv 2206.07682): a score is at chance below a scale and well above
 it beyond. Where success needs L tokens to be right, exact match is p^L for independent errors of token accuracy p, and a smooth p
-looks like a jump (Schaeffer et al. 2023, arXiv 2304.15004): the *metric swap* forecasts p and raises it to L.
+looks like a jump (Schaeffer et al. 2023, arXiv 2304.15004): the *metric swap* forecasts p and raises it to L. And other benchmarks
+tell more of a model than its compute: the first principal component of their scores is a *capability axis*, along which jumps over
+compute become sigmoids (Ruan et al. 2024, arXiv 2405.10938, section 3).
 
 Deviations: the papers state no fitting procedure; here it is Levenberg-Marquardt from a grid of starts, and intervals come from
 resampling whole model families, since models of one family are not independent, and from a backtest within the seen models.
@@ -234,6 +236,40 @@ class CapabilityFit:
         noise = np.concatenate([-size, size])
         draws = (value[:, None, :] + noise[:, None]).reshape(-1, value.shape[-1])
         return Samples(np.clip(draws, min(0.0, self.chance), self.ceiling) if self.form == "sigmoid" else draws)
+
+
+class CapabilityAxis:
+    """First principal component of benchmark scores: a scale to fit another benchmark's score over, in place of compute (P026).
+
+    ``CapabilityFit().fit(axis.scale(seen), score)`` forecasts a score that was hidden from the scores that were not: the models
+    asked about need their other scores only, and the axis knows the seen models alone.
+
+    Learned: ``mean_``, ``spread_`` (k,) of the seen scores, ``loadings_`` (k,) of unit length and positive sum, ``explained_``, the
+    share of the standardised scores' variance along the axis. Source: Ruan et al. 2024, arXiv 2405.10938, section 3.2.
+    """
+
+    def fit(self, scores: ArrayLike) -> Self:
+        """Fit on scores (n, k) of the seen models; raises InputError for fewer than three models or a constant benchmark."""
+        y = checks.finite("scores", scores, ndim=2)
+        if y.shape[0] < 3 or not y.shape[1]:
+            raise InputError(f"scores has shape {y.shape}; needed: three models or more, one benchmark or more")
+        self.mean_, self.spread_ = y.mean(axis=0), y.std(axis=0)
+        if (self.spread_ <= 1e-12 * (1 + np.abs(self.mean_))).any():
+            raise InputError(f"benchmark {int(self.spread_.argmin())} has one score for all models; leave it out")
+        _, size, axes = np.linalg.svd((y - self.mean_) / self.spread_, full_matrices=False)
+        self.loadings_: FloatArray = axes[0] * (1.0 if axes[0].sum() >= 0 else -1.0)
+        self.explained_ = float(size[0] ** 2 / (size @ size))
+        return self
+
+    def transform(self, scores: ArrayLike) -> FloatArray:
+        """(n,) positions of models with scores (n, k) on the axis; 0 is the mean of the seen."""
+        y = checks.finite("scores", scores, shape=(None, self.mean_.size))
+        # a sum over columns, not a product of matrices, whose rounding would depend on the other rows
+        return np.asarray(((y - self.mean_) / self.spread_ * self.loadings_).sum(axis=1))
+
+    def scale(self, scores: ArrayLike) -> FloatArray:
+        """10 to the power of `transform`, for `CapabilityFit` and `emergence`, which take logarithms."""
+        return np.asarray(10.0 ** self.transform(scores))
 
 
 # -- emergence --------------------------------------------------------------------------------------------------------------------
