@@ -83,8 +83,26 @@ class DomhanPrior:
     def admits(self, parameters: ArrayLike) -> NDArray[np.bool_]:
         """Whether the noiseless curve of each vector (..., 13) passes the rejection: y_m > y_1, all of it in [0, 1]."""
         p = checks.numbers("parameters", parameters)
-        rows = p.reshape(-1, p.shape[-1])
-        return _admitted(rows, self.steps)[0].reshape(p.shape[:-1])
+        return self.admitted(p.reshape(-1, p.shape[-1]))[0].reshape(p.shape[:-1])
+
+    def admitted(self, parameters: FloatArray) -> tuple[NDArray[np.bool_], FloatArray]:
+        """Which rows (n, 13) pass the rejection, and the curves (k, m) of those; both ends are looked at before the rest."""
+        t = self.steps
+        ends = _curve(parameters.T[..., None], t[[0, -1]])
+        ok = (ends[:, 0] >= 0) & (ends[:, 1] <= 1) & (ends[:, 1] > ends[:, 0])
+        values = _curve(parameters[ok].T[..., None], t)
+        inside = (values.min(axis=1) >= 0) & (values.max(axis=1) <= 1)
+        ok[ok] = inside
+        return ok, values[inside]
+
+    def starts(self, n: int, rng: Seed = None) -> FloatArray:
+        """(n, 13) parameter vectors that passed the rejection."""
+        z, kept, have = generator(rng), [], 0
+        while have < checks.count("n", n):
+            proposed = self.propose(4096, z)
+            kept.append(proposed[self.admits(proposed)])
+            have += len(kept[-1])
+        return np.concatenate(kept)[:n]
 
     def log_density(self, parameters: ArrayLike) -> FloatArray:
         """Log density of the proposals at vectors (..., 13), -inf outside; the rejection divides it by a constant only."""
@@ -103,7 +121,7 @@ class DomhanPrior:
         latent, sigma, have = np.empty((n, self.m)), np.empty(n), 0
         while have < n:
             proposed = self.propose(min(4096, 64 + 5 * (n - have)), z)
-            kept, values = _admitted(proposed, t)
+            kept, values = self.admitted(proposed)
             take = min(len(values), n - have)
             latent[have : have + take] = values[:take]
             sigma[have : have + take] = np.exp(proposed[kept, -1][:take])
@@ -132,14 +150,3 @@ def _curve(p: FloatArray, t: FloatArray) -> FloatArray:
     power += (-w3 * a3) / np.log(t + 1)
     power += w1 * c1 + w2 * a2 + w3 * c3
     return power
-
-
-def _admitted(parameters: FloatArray, t: FloatArray) -> tuple[NDArray[np.bool_], FloatArray]:
-    """Which rows (n, 13) pass the rejection, and the curves of those; both ends are looked at before the rest."""
-    ends = _curve(parameters.T[..., None], t[[0, -1]])
-    ok = (ends[:, 0] >= 0) & (ends[:, 1] <= 1) & (ends[:, 1] > ends[:, 0])
-    values = _curve(parameters[ok].T[..., None], t)
-    # as in the ends, so that rounding never depends on which were evaluated together
-    inside = (values.min(axis=1) >= 0) & (values.max(axis=1) <= 1)
-    ok[ok] = inside
-    return ok, values[inside]
