@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from farfield import formats
 from farfield.errors import FormatError, InputError
-from farfield.weights import exact
+from farfield.weights import exact, pairs
 from farfield.weights.algebra import combine, execute, open_operands, plan
 from farfield.weights.edits import DeltaEdit, Linear, TensorView
 from farfield.weights.io import Checkpoint, CheckpointWriter
@@ -69,8 +69,8 @@ def test_every_element_is_the_exact_result_rounded_once(alpha: float, source: st
     got = combine(edit, None, [tuned, base], 0, target, source)
     want = [nearest(Fraction(t) + Fraction(alpha) * (Fraction(t) - Fraction(b)), target) for t, b in zip(tuned, base, strict=True)]
     np.testing.assert_array_equal(got, want)
-    if source == target == "BF16" and exact.reach_of_pair(edit.terms(None)):
-        done = exact.PairBF16(edit.terms(None), 2000)(raws[1], raws[0])
+    if source == target == "BF16" and pairs.reach_of_pair(edit.terms(None)):
+        done = pairs.PairBF16(edit.terms(None), 2000)(raws[1], raws[0])
         assert done is not None
         out, left = done
         checked = np.setdiff1d(np.arange(1500), left)
@@ -94,7 +94,7 @@ def test_pairs_of_every_exponent_agree_with_rationals(alpha: float) -> None:
     want = [nearest(exact.combine_reference([v[i] for v in values], edit.terms(None)), "BF16") for i in pick]
     np.testing.assert_array_equal(slow[pick], want)
     near = [i for i in range(first.size) if abs(int(first[i] & 0x7FFF) - int(second[i] & 0x7FFF)) < 1000][:5000]
-    done = exact.PairBF16(edit.terms(None), 5000)(first[near], second[near])
+    done = pairs.PairBF16(edit.terms(None), 5000)(first[near], second[near])
     assert done is not None
     keep = np.setdiff1d(np.arange(len(near)), done[1])
     assert keep.size > 0.9 * len(near) > 2000

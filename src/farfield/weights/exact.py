@@ -24,7 +24,6 @@ Terms = tuple[tuple[float, int], ...]  # (weight, index of the operand), summed;
 
 _WINDOW = 1 << 20  # units of the float64 sum's last place that a middle must keep from it, unless the element is evaluated exactly
 _SPLIT = 134217729.0  # 2^27 + 1
-_LARGE = 0x7000  # BF16 pattern of 2^97, above which the products of weights below 2^16 could leave float32
 _SAFE = 2.0**400  # magnitudes above, or below its inverse, are left to the rationals: their error terms could overflow or vanish
 
 
@@ -78,7 +77,7 @@ def combine_reference(values: Sequence[float], terms: Terms) -> Fraction:
 def _is_exact(chunks: Sequence[FloatArray], terms: Terms, source: str) -> bool:
     """Whether no operation on the way to the sum can have rounded: all of them are multiples of one unit and below 2^53 of it."""
     unit, bound = math.inf, 0.0
-    weight_unit = min((_unit(w) for w, _ in terms if w), default=1.0)
+    weight_unit = min((unit_of(w) for w, _ in terms if w), default=1.0)
     for i in {i for _, i in terms}:
         magnitude = np.abs(chunks[i])
         largest = float(magnitude.max())
@@ -113,10 +112,10 @@ def _to_odd(values: Sequence[FloatArray], terms: Terms) -> FloatArray:
     with np.errstate(all="ignore"):
         parts: list[FloatArray] = []
         for weight, i in terms:
-            parts += _two_product(weight, values[i])
+            parts += two_product(weight, values[i])
         for _ in range(2):  # each sweep leaves the same exact sum, nearer to its value and its error
             for j in range(1, len(parts)):
-                parts[j], parts[j - 1] = _two_sum(parts[j], parts[j - 1])
+                parts[j], parts[j - 1] = two_sum(parts[j], parts[j - 1])
         high, rest = parts[-1], parts[:-1]
         error = sum(rest[1:], rest[0]) if rest else np.zeros_like(high)
         scale = sum((np.abs(r) for r in rest), np.zeros_like(high))
@@ -126,13 +125,13 @@ def _to_odd(values: Sequence[FloatArray], terms: Terms) -> FloatArray:
         for weight, i in terms:
             product = np.abs(weight * values[i])
             extreme |= (product > _SAFE) | ((product < 1 / _SAFE) & (values[i] != 0) & (weight != 0))
-        out = _odd(high, np.where(exact, 0.0, error))
+        out = odd(high, np.where(exact, 0.0, error))
     for k in np.flatnonzero(extreme | ~(exact | decided)):
         out[k] = _odd_rational(combine_reference([float(v[k]) for v in values], terms))
     return out
 
 
-def _odd(high: FloatArray, error: FloatArray) -> FloatArray:
+def odd(high: FloatArray, error: FloatArray) -> FloatArray:
     """`high` + `error`, where |error| is below half a unit of high's last place, rounded to odd."""
     out = high.copy()
     bits = out.view(np.int64)
@@ -151,10 +150,10 @@ def _odd_rational(value: Fraction) -> float:
         return nearest
     if nearest == 0:  # below the smallest float64: any nonzero number there says the sign, and rounds to zero
         return math.copysign(5e-324, value)
-    return float(_odd(np.array([nearest]), np.array([1.0 if difference > 0 else -1.0]))[0])
+    return float(odd(np.array([nearest]), np.array([1.0 if difference > 0 else -1.0]))[0])
 
 
-def _two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+def two_sum(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
@@ -168,7 +167,7 @@ def exact_product(a: float, b: float) -> tuple[float, float]:
     return product, float(Fraction(a) * Fraction(b) - Fraction(product))
 
 
-def _two_product(weight: float, x: FloatArray) -> list[FloatArray]:
+def two_product(weight: float, x: FloatArray) -> list[FloatArray]:
     """[error, product]: their sum is weight * x exactly."""
     product = weight * x
     w_high = weight * _SPLIT - (weight * _SPLIT - weight)
@@ -180,86 +179,7 @@ def _two_product(weight: float, x: FloatArray) -> list[FloatArray]:
     return [error, product]
 
 
-# -- the common case, fast ------------------------------------------------------------------------------------------------
-
-
-def reach_of_pair(terms: Terms) -> int:
-    """How many powers of two the operands of a BF16 pair may lie apart so that :func:`pair_bf16` is exact; 0 where it never is.
-
-    The products are float32 numbers if the weights have at most 16 digits, and their sum is one if it has at most 24: it is a
-    multiple of the smaller operand's last place times the weights' common unit.
-    """
-    if len({i for _, i in terms}) != 2 or any(not math.isfinite(w) for w, _ in terms):
-        return 0
-    weights = pair_weights(terms)
-    if weights is None:
-        return 0
-    unit = min(_unit(w) for w in weights)
-    if unit < 2.0**-16 or max(map(abs, weights)) >= 2.0**16 or max(map(abs, weights)) / unit >= 2.0**16:
-        return 0
-    return max(0, math.floor(24 - 8 - math.log2(sum(map(abs, weights)) / min(unit, 1.0))) - 1)
-
-
-def pair_weights(terms: Terms) -> tuple[float, float] | None:
-    """The weights of operands 0 and 1, where their sums are float64 numbers; None where not, or where one is 0."""
-    sums = [sum((Fraction(w) for w, i in terms if i == operand), Fraction(0)) for operand in (0, 1)]
-    floats = [float(s) for s in sums]
-    if any(i > 1 for _, i in terms) or any(Fraction(f) != s or not f for f, s in zip(floats, sums, strict=True)):
-        return None
-    return floats[0], floats[1]
-
-
-def _unit(weight: float) -> float:
+def unit_of(weight: float) -> float:
     """The largest power of two that divides the weight."""
     numerator, denominator = weight.as_integer_ratio()
     return (numerator & -numerator) / denominator
-
-
-class PairBF16:
-    """w_0 x_0 + w_1 x_1 of BF16 numbers, to BF16, in float32 and in place: the same bits as the exact way, several times faster.
-
-    Holds the buffers of one thread; `reach` is :func:`reach_of_pair` of the terms, above 0.
-    """
-
-    def __init__(self, terms: Terms, size: int) -> None:
-        weights = pair_weights(terms)
-        assert weights is not None
-        self.weights = tuple(np.float32(w) for w in weights)
-        self.reach = reach_of_pair(terms)
-        self._wide = [np.zeros(size, np.float32), np.zeros(size, np.float32)]
-        self._odd = np.empty(size, np.uint32)
-        self._size = [np.empty(size, np.uint16), np.empty(size, np.uint16)]
-
-    def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
-        """Raw bits and the elements among them that are still to be evaluated exactly; None where that would be too many, or
-        where a number is too large for float32 products."""
-        n = first.size
-        a, b = self._size[0][:n], self._size[1][:n]
-        np.bitwise_and(first, np.uint16(0x7FFF), out=a)
-        np.bitwise_and(second, np.uint16(0x7FFF), out=b)
-        if max(int(a.max(initial=0)), int(b.max(initial=0))) >= _LARGE:
-            return None
-        apart = a.view(np.int16)
-        apart -= b.view(np.int16)
-        limit = self.reach * 128
-        left = np.empty(0, np.intp)
-        if int(apart.max(initial=0)) >= limit or int(apart.min(initial=0)) <= -limit:
-            left = np.flatnonzero((apart >= limit) | (apart <= -limit))
-            if left.size > n // 16:
-                return None
-        x, y, odd = self._wide[0][:n], self._wide[1][:n], self._odd[:n]
-        x.view(np.uint32)[:] = first
-        y.view(np.uint32)[:] = second
-        bits = x.view(np.uint32)
-        np.left_shift(bits, np.uint32(16), out=bits)
-        np.left_shift(y.view(np.uint32), np.uint32(16), out=y.view(np.uint32))
-        with np.errstate(over="ignore"):
-            np.multiply(x, self.weights[0], out=x)
-            np.multiply(y, self.weights[1], out=y)
-            np.add(x, y, out=x)
-        np.right_shift(bits, np.uint32(16), out=odd)
-        np.bitwise_and(odd, np.uint32(1), out=odd)
-        np.add(bits, odd, out=bits)
-        np.add(bits, np.uint32(0x7FFF), out=bits)
-        np.right_shift(bits, np.uint32(16), out=bits)
-        return bits.astype("<u2"), left

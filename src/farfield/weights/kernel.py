@@ -18,7 +18,8 @@ from farfield.formats import Raw
 from farfield.weights.adapters import AdaptedCheckpoint, Factors
 from farfield.weights.checkpoint import Checkpoint
 from farfield.weights.edits import DeltaEdit, Linear
-from farfield.weights.exact import PairBF16, Terms, exact_product, reach_of_pair, round_combination, round_sum
+from farfield.weights.exact import Terms, exact_product, round_combination, round_sum
+from farfield.weights.pairs import PairBF16, PairNear, pair_for
 
 if TYPE_CHECKING:
     from farfield.weights.algebra import Plan
@@ -68,7 +69,7 @@ class Kernel:
 
     def __init__(self, plan: Plan, edits: Mapping[str, DeltaEdit | None], chunk: int) -> None:
         self.plan, self.edits, self.chunk = plan, edits, chunk
-        self._pairs: dict[Terms, PairBF16 | None] = {}
+        self._pairs: dict[Terms, PairBF16 | PairNear | None] = {}
         self._raw: list[Raw] = []
 
     def __call__(self, name: str, state: Any, start: int, stop: int) -> Raw:
@@ -131,7 +132,7 @@ class Kernel:
         if terms not in self._pairs:
             if len(self._pairs) > 3:  # weights that differ from tensor to tensor: keep few buffers
                 self._pairs.clear()
-            self._pairs[terms] = PairBF16(terms, self.chunk) if reach_of_pair(terms) > 0 else None
+            self._pairs[terms] = pair_for(terms, self.chunk)
         pair = self._pairs[terms]
         if pair is None:
             return None
