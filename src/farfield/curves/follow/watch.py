@@ -69,7 +69,7 @@ class Watch:
     _events: list[Event] = field(default_factory=list)
     _had: set[str] = field(default_factory=set)
     _sources: dict[str, str] = field(default_factory=dict)
-    _summary: str = ""
+    _counts: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         for stop in self.journal.stops.values():
@@ -119,7 +119,7 @@ class Watch:
             self._say("empty", "", "no runs yet")
             return
         try:
-            read = self._read(runs)
+            read = self._read(runs, always)
             if read is None:
                 return
             curves, keys, withheld = read
@@ -133,14 +133,20 @@ class Watch:
             return
         for i, key in enumerate(keys):
             self._adopt(key, i, advice, withheld.get(key))
-        summary = advice.summary()
-        if summary != self._summary:
-            self._summary = summary
-            self._event("summary", text=summary, runs=len(curves), live=int(advice.live.sum()), stop=int(advice.stop.sum()))
+        counts = len(curves), int(advice.live.sum()), int(advice.stop.sum())
+        if counts != self._counts:
+            self._counts = counts
+            self._event("summary", text=advice.summary(), runs=counts[0], live=counts[1], stop=counts[2])
 
-    def _read(self, runs: list[RunLog]) -> tuple[Curves, list[str], dict[str, str]] | None:
+    def _read(self, runs: list[RunLog], always: bool) -> tuple[Curves, list[str], dict[str, str]] | None:
         """Curves of the runs that can be judged, their keys, and for some why they get no advice."""
-        having = [run for run in runs if self.metric is None or (run.metrics.get(self.metric) is not None)]
+        having = [run for run in runs if self.metric is None or self.metric in run.metrics]
+        if not having and always and not self._begun:
+            having = runs  # whoever puts the curves together says what there is instead
+        elif not having:
+            known = ", ".join(assemble.metric_names(runs)[:8]) or "none"
+            self._say("none", "", f"no run has logged {self.metric!r} yet; they log: {known}")
+            return None
         self._look_for_new_names(runs)
         if self._begun:
             assert self.x is not None
