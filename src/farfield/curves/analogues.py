@@ -66,19 +66,22 @@ class Evidence:
     errors : (n, m) = (truth - centre) / scale
     groups : (n,) codes of runs that belong together
     shares : (m,) of the log reach, the last 1
+    weights : (n,) how many runs each stands for (`farfield.curves.censoring`); None for one each
     """
 
     runs: Description
     errors: FloatArray
     groups: IntArray
     shares: FloatArray
+    weights: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.runs)
 
     def take(self, rows: NDArray[np.bool_] | IntArray) -> Evidence:
         """The named runs only."""
-        return Evidence(self.runs.take(rows), self.errors[rows], self.groups[rows], self.shares)
+        weights = None if self.weights is None else self.weights[rows]
+        return Evidence(self.runs.take(rows), self.errors[rows], self.groups[rows], self.shares, weights)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ class ErrorLaw:
         distance = np.where(finite, distance, 0.0)
         farthest = distance.max(axis=1, keepdims=True) + 1e-12
         weight = np.where(finite, np.exp(-0.5 * (distance / (_BANDWIDTH * farthest)) ** 2), 0.0)
+        if self.evidence.weights is not None:
+            weight = weight * self.evidence.weights[near]
         total = weight.sum(axis=1, keepdims=True)
         available = finite.sum(axis=1) / k * size
         return near, weight / np.where(total > 0, total, 1.0), available / (available + _PRIOR_RUNS)
@@ -223,15 +228,22 @@ def weighted_quantile(value: FloatArray, weight: FloatArray, q: float) -> FloatA
     return np.take_along_axis(value, np.take_along_axis(order, first, axis=-1), axis=-1)
 
 
-def conformal_factor(predictive: Mixture, truth: FloatArray, level: float) -> float:
+def conformal_factor(predictive: Mixture, truth: FloatArray, level: float, weights: FloatArray | None = None) -> float:
     """Factor by which the central intervals of held-out runs must be stretched about the median to cover at `level`.
 
     The score of a run is the distance of the truth from the median in units of the interval's half-width on that side;
-    the factor is the finite-sample quantile ceil((n + 1) level) / n of the scores.
+    the factor is the finite-sample quantile ceil((n + 1) level) / n of the scores. With `weights` (n,) the quantile is that of
+    the weighted scores, one run of average weight added (weighted conformal prediction, Tibshirani et al. 2019).
     """
     low, high = predictive.interval(level)
     median = predictive.median()
     half = np.where(truth < median, median - low, high - median)
-    score = np.sort(np.abs(truth - median) / np.maximum(half, 1e-300))
+    score = np.abs(truth - median) / np.maximum(half, 1e-300)
+    if weights is not None:
+        order = np.argsort(score)
+        held = np.cumsum(weights[order])
+        at = int(np.searchsorted(held, level * (held[-1] + weights.mean()) * (1 - 1e-12)))
+        return float(score[order][min(at, score.size - 1)])
+    score = np.sort(score)
     rank = int(np.ceil((score.size + 1) * level)) - 1
     return float(score[min(rank, score.size - 1)])

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from farfield import checks
 from farfield.curves.analogues import Description, ErrorLaw, Evidence, conformal_factor, weighted_quantile, within
 from farfield.curves.binning import binned
+from farfield.curves.censoring import censored
+from farfield.curves.censoring import weights as censoring_weights
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.drive import Drive
 from farfield.curves.ensemble import AUTO, NAIVE, Outlook, outlook
@@ -85,18 +87,21 @@ class EnsembleForecaster:
     estimate : ``final``, ``mean:k`` or ``best``: what of a run is forecast
     target : ``logged`` value or ``latent`` curve (they differ for long logs, which are binned)
     lr_schedule : schedule of every run (`farfield.curves.schedules.parse_schedule`); None to read it from the runs
+    censoring : what runs that were pruned or killed mean for those that were not: ``ignore``, or ``reweight``, where a run that got
+        through stands for those like it that did not (`farfield.curves.censoring`)
 
     Raises InputError for no or unknown members, and for an unknown estimate, target or schedule.
     """
 
     def __init__(
         self, members: tuple[str, ...] = AUTO, *, level: float = 0.8, estimate: str = "final", target: str = "logged",
-        lr_schedule: str | None = None,
+        lr_schedule: str | None = None, censoring: str = "ignore",
     ) -> None:  # fmt: skip
         if not members:
             raise InputError(f"members is empty; allowed: one or more of {', '.join((*NAIVE, *FORMS))}")
         checks.level("level", level)
         checks.choice("target", target, ("logged", "latent"))
+        self.censoring = checks.choice("censoring", censoring, ("ignore", "reweight"))
         self.members = tuple(m if m in NAIVE else get_form(m).name for m in members)
         self.level, self.estimate, self.target, self.lr_schedule = level, estimate, target, lr_schedule
         parse_estimate(estimate)
@@ -208,13 +213,16 @@ class EnsembleForecaster:
         shift = origin_shift(context)
         cut = context.upto((last + shift) / reach * (1 + 1e-12) - shift)
         rows = np.flatnonzero((cut.lengths >= LEAST_POINTS) & (cut.lengths < context.lengths))
+        weights = None
+        if self.censoring == "reweight" and rows.size and censored(context).any():
+            weights = censoring_weights(context, rows, cut.last_x[rows], groups_of(context))
         context, cut, last = context.take(rows), cut.take(rows), last[rows]
         if not rows.size:
             return _no_evidence(self.members), _no_look(self.members), cut
         look = self.look(cut, last, SHARES)
         truth = self._truth(context, look)
         errors = (truth - look.outlook.centre) / look.outlook.scale
-        return Evidence(look.runs, errors, groups_of(context), SHARES), look, cut
+        return Evidence(look.runs, errors, groups_of(context), SHARES, weights), look, cut
 
     def law(self, reach: float) -> tuple[ErrorLaw, float]:
         """The law of errors at `reach` from the context, and the factor that makes its intervals cover; cached."""
@@ -308,7 +316,8 @@ def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric:
     held_out = law.predictive(
         evidence.runs.take(rows), centre[rows], scale[rows], exclude=evidence.groups[rows], lower=metric.lower, upper=metric.upper
     )
-    return law, conformal_factor(held_out, truth[rows], level)
+    weights = None if evidence.weights is None else evidence.weights[rows]
+    return law, conformal_factor(held_out, truth[rows], level, weights)
 
 
 def _no_look(members: tuple[str, ...]) -> Look:

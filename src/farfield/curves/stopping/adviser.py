@@ -122,7 +122,7 @@ class Adviser:
         self.price = None if price is None else float(checks.finite("price", price, ndim=0))
         self.to, self.context, self.despite, self.rng = to, context, frozenset(despite), rng
         self._fixed = forecaster is not None
-        self.forecaster = forecaster or make_forecaster(method, estimate=estimate, lr_schedule=lr_schedule)
+        self.forecaster = forecaster or make_forecaster(method, estimate=estimate, lr_schedule=lr_schedule, censoring="reweight")
         self._learnt: tuple[int, ...] | None = None
         self._n_ended = 0 if forecaster is None else _n_ended(forecaster.context)
         self._shares: dict[float, float] = {}

@@ -25,6 +25,8 @@ from farfield.predictive import Mixture
 # the share before any evidence, and the number of groups its weight is worth
 PRIOR_SHARE, _PRIOR_GROUPS = 0.3, 5.0
 _MOST_SHARE = 0.95
+# places at which a distribution function is known; with fewer components also half way between them
+_NODES = 50
 _SCORE = 3.5  # normal scores beyond it are taken to be this far out
 
 
@@ -40,7 +42,8 @@ def inverse(predictive: Mixture, uniform: FloatArray) -> FloatArray:
     low, high = loc.min(axis=1, keepdims=True), loc.max(axis=1, keepdims=True)
     tails = wide * np.array([0.5, 1.0, 2.0, 4.0])
     nodes = np.sort(np.concatenate([low - tails, loc, high + tails], axis=1), axis=1)
-    nodes = np.sort(np.concatenate([nodes, 0.5 * (nodes[:, 1:] + nodes[:, :-1])], axis=1), axis=1)
+    if nodes.shape[1] < _NODES:
+        nodes = np.sort(np.concatenate([nodes, 0.5 * (nodes[:, 1:] + nodes[:, :-1])], axis=1), axis=1)
     nodes = np.clip(nodes, np.asarray(predictive.lower)[:, None], np.asarray(predictive.upper)[:, None])
     below = predictive.cdf(nodes.T).T
     return np.column_stack([np.interp(uniform[:, j], below[j], nodes[j]) for j in range(len(nodes))])
