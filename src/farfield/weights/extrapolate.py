@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,13 @@ from farfield.formats import Rounding
 from farfield.seeds import Seed
 from farfield.weights.algebra import Plan, execute, open_operands, plan, write_plan
 from farfield.weights.edits import Linear
+from farfield.weights.modules import ModulePoints, is_module
 from farfield.weights.recipes import patterns
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
+    from torch import nn
 
 FloatArray = NDArray[np.float64]
 ScoreValue = float | Sequence[float] | FloatArray
@@ -184,8 +186,8 @@ class Sweep:
 
 
 def sweep(
-    base: PathLike | Mapping[str, Any],
-    tuned: PathLike | Mapping[str, Any],
+    base: PathLike | Mapping[str, Any] | nn.Module,
+    tuned: PathLike | Mapping[str, Any] | nn.Module,
     score: Callable[[Any], ScoreValue],
     *,
     alphas: Sequence[float] = GRID,
@@ -205,9 +207,9 @@ def sweep(
 
     Parameters
     ----------
-    base, tuned : checkpoints, or mappings from names to arrays (then nothing is written)
-    score : called with the path of a checkpoint, which is removed afterwards, or with a mapping of float64 arrays; gives a number
-        or one number an example, higher is better
+    base, tuned : checkpoints, mappings from names to arrays, or torch modules (then nothing is written)
+    score : called with the path of a checkpoint, which is removed afterwards, with a mapping of float64 arrays, or with `tuned`
+        itself, holding the point's weights until it returns; gives a number or one number an example, higher is better
     alphas : the grid; for ``golden`` only their least and largest matter, and the maximum is sought between them
     search : ``grid``, or ``golden`` for a golden-section search of `evaluations` scores, right for a score with one maximum
     test : as `score`, on other examples; called for alpha = 0 and for the best
@@ -221,11 +223,14 @@ def sweep(
     """
     checks.choice("search", search, ("grid", "golden"))
     grid = sorted({0.0, *checks.finite("alphas", list(alphas), ndim=1).tolist()})
-    if isinstance(base, Mapping) != isinstance(tuned, Mapping):
-        raise InputError("base and tuned must both be checkpoints or both be mappings")
+    if isinstance(base, Mapping) != isinstance(tuned, Mapping) or is_module(base) != is_module(tuned):
+        raise InputError("base and tuned must both be checkpoints, both be mappings or both be modules")
     options = {"dtype": dtype, "include": include, "exclude": exclude}
     if isinstance(base, Mapping) and isinstance(tuned, Mapping):
-        points: _InMemory | _OnDisk = _InMemory(base, tuned)
+        points: _Points = _InMemory(base, tuned)
+        label = identity
+    elif is_module(base):
+        points = ModulePoints(base, tuned)
         label = identity
     else:
         points = _OnDisk(os.fspath(base), os.fspath(tuned), options, scratch, threads)  # type: ignore[arg-type]
@@ -289,11 +294,17 @@ def _golden(at: Callable[[float], float], low: float, high: float, evaluations: 
             right = low + _GOLDEN * (high - low)
 
 
-def _scored(name: str, points: _InMemory | _OnDisk, alpha: float, score: Callable[[Any], ScoreValue]) -> FloatArray:
+def _scored(name: str, points: _Points, alpha: float, score: Callable[[Any], ScoreValue]) -> FloatArray:
     out = np.atleast_1d(checks.finite(name, points.evaluate(alpha, score)))
     if out.ndim != 1 or not out.size:
         raise InputError(f"{name} gave shape {out.shape}; allowed: a number, or one number an example")
     return out
+
+
+class _Points(Protocol):
+    """Where points of the ray are made and scored."""
+
+    def evaluate(self, alpha: float, score: Callable[[Any], ScoreValue]) -> ScoreValue: ...
 
 
 class _InMemory:
