@@ -25,13 +25,17 @@ from farfield.curves.benchmarks import CapabilityAxis, CapabilityFit, emergence,
 BASE, DIGITS, WINDOW = 4, 6, 3
 THRESHOLD = 0.05
 JUMPS = ("GSM8K", "HumanEval")
-OTHERS = ("MMLU", "ARC-C", "HellaSwag", "Winograd", "TruthfulQA")  # known of every model
+OTHERS = ("MMLU", "ARC-C", "HellaSwag", "Winograd", "TruthfulQA")
 CUTS = (1e22, 10**22.5, 1e23)  # compute at which the two scores leave the floor
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
-def _problems(n: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Inputs (n, DIGITS + 1, WINDOW * 2 * BASE) one-hot, answers (n, DIGITS + 1): least significant digit first."""
+def _problems(n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """What the model sees at each place of the answer, as the number of its window, and the answers; (n, DIGITS + 1) each.
+
+    Least significant digit first. There are only BASE^(2 WINDOW) windows: models are evaluated once a window, not once a problem.
+    """
     a, b = rng.integers(0, BASE, (2, n, DIGITS))
     powers = BASE ** np.arange(DIGITS + 1)
     total = a @ powers[:-1] + b @ powers[:-1]
@@ -39,22 +43,25 @@ def _problems(n: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.
     padded = np.zeros((n, 2, WINDOW - 1 + DIGITS + 1), dtype=np.int64)
     padded[:, 0, WINDOW - 1 : -1], padded[:, 1, WINDOW - 1 : -1] = a, b
     windows = np.stack([padded[:, :, i : i + WINDOW].reshape(n, -1) for i in range(DIGITS + 1)], axis=1)
-    return np.eye(BASE)[windows].reshape(n, DIGITS + 1, -1), answers
+    return windows @ BASE ** np.arange(2 * WINDOW), answers
 
 
 def _accuracies(widths: list[int], n_train: int, n_test: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Token accuracy and exact match of each width on problems not trained on."""
-    x, y = _problems(n_train, rng)
-    x_test, y_test = _problems(n_test, rng)
-    flat, target = x.reshape(-1, x.shape[-1]), np.eye(BASE)[y.ravel()]
+    seen, y = _problems(n_train, rng)
+    asked, y_test = _problems(n_test, rng)
+    every = np.arange(BASE ** (2 * WINDOW))
+    inputs = np.eye(BASE)[every[:, None] // BASE ** np.arange(2 * WINDOW) % BASE].reshape(every.size, -1)
+    target = np.bincount(seen.ravel() * BASE + y.ravel(), minlength=every.size * BASE).reshape(-1, BASE).astype(np.float64)
+    count = target.sum(axis=1)
     token, exact = [], []
     for width in widths:
-        weights = rng.normal(size=(x.shape[-1], width)) / np.sqrt(2 * WINDOW)
+        weights = rng.normal(size=(inputs.shape[1], width)) / np.sqrt(2 * WINDOW)
         bias = rng.normal(size=width)
-        hidden = np.maximum(flat @ weights + bias, 0.0)
-        gram = hidden.T @ hidden + 1e-3 * len(flat) / width * np.eye(width)
+        hidden = np.maximum(inputs @ weights + bias, 0.0)
+        gram = hidden.T @ (count[:, None] * hidden) + 1e-3 * seen.size / width * np.eye(width)
         readout = np.linalg.solve(gram, hidden.T @ target)
-        right = (np.maximum(x_test @ weights + bias, 0.0) @ readout).argmax(-1) == y_test
+        right = (hidden @ readout).argmax(-1)[asked] == y_test
         token.append(right.mean())
         exact.append(right.all(1).mean())
     return np.array(token), np.array(exact)
@@ -63,7 +70,7 @@ def _accuracies(widths: list[int], n_train: int, n_test: int, rng: np.random.Gen
 def _along_capability(cuts: tuple[float, ...], rng: np.random.Generator) -> dict[str, dict[str, float]]:
     """Mean absolute error in points for each family beyond a cut: along the capability axis (ours), along compute (baseline)."""
     with data_file(FILE).open(encoding="utf-8", newline="") as file:
-        known = [r for r in csv.DictReader(file) if r["FLOPs (1E21)"]]
+        known = [r for r in csv.DictReader(file) if all(r[k] for k in ("FLOPs (1E21)", *OTHERS))]
     errors: dict[str, dict[str, list[float]]] = {"ours": {}, "baseline": {}}
     for target in JUMPS:
         rows = [r for r in known if r[target]]
