@@ -23,6 +23,8 @@ PARAMETERS = {
     "kaplan": {"E": 1.5, "A": 5e8, "B": 1e10, "alpha": 0.24, "beta": 0.27},
     "data-constrained": TRUTH | {"R_D": 15.0, "R_N": 5.3},
     "precision": TRUTH | {"gamma": 2.5},
+    "m4": TRUTH | {"span": 4.0, "kappa": 0.6},
+    "broken": TRUTH | {"d_N": 8e8, "c_N": 0.15, "f_N": 0.4, "d_D": 2e10, "c_D": -0.1, "f_D": 0.7},
 }
 
 
@@ -35,10 +37,27 @@ def points(form: str) -> np.ndarray:
 
 
 def exact(form: str, t: list[mpmath.mpf], x: list[float]) -> mpmath.mpf:
-    """log loss from the fitted parameters (logs but for alpha and beta), by the papers' formulas."""
+    """log loss from the fitted parameters (logs but for exponents), by the papers' formulas."""
     e, a, b = (mpmath.exp(v) for v in t[:3])
     alpha, beta = t[3], t[4]
     n, d = mpmath.mpf(x[0]), mpmath.mpf(x[1])
+    if form == "m4":
+        span, kappa = mpmath.exp(t[5]), mpmath.exp(t[6])
+        right = mpmath.log(a / n**alpha + b / d**beta)
+        low, high = mpmath.mpf(-60), mpmath.mpf(60)  # of the logit of (L - E) / span, by bisection
+        for _ in range(300):
+            middle = (low + high) / 2
+            share = 1 / (1 + mpmath.exp(-middle))
+            above = mpmath.log(span * share) - kappa * mpmath.log(1 - share) > right
+            low, high = (low, middle) if above else (middle, high)
+        return mpmath.log(e + span / (1 + mpmath.exp(-low)))
+    if form == "broken":
+
+        def bent(value, scale, power, place, turn, width):
+            where, f = mpmath.exp(place), mpmath.exp(width)
+            return scale / value**power * (1 + (value / where) ** (1 / f)) ** (-turn * f)
+
+        return mpmath.log(e + bent(n, a, alpha, *t[5:8]) + bent(d, b, beta, *t[8:11]))
     if form == "kaplan":
         return mpmath.log(e + ((a / n) ** (alpha / beta) + b / d) ** beta)
     if form == "precision":
@@ -101,7 +120,7 @@ def test_exact_losses_give_back_the_law_and_its_closed_form_split():
     assert got.loss == pytest.approx(chinchilla(np.array([[got.params, got.tokens]]))[0], rel=1e-7)
 
 
-@pytest.mark.parametrize("name", ["kaplan", "precision", "data-constrained"])
+@pytest.mark.parametrize("name", ["kaplan", "precision", "data-constrained", "m4", "broken"])
 def test_other_laws_are_recovered(name):
     form, rng = FORMS[name], np.random.default_rng(0)
     x = design()
@@ -117,6 +136,28 @@ def test_other_laws_are_recovered(name):
     best = law.minimise(1e21, **fixed)
     near = [[best.params * f, best.tokens / f, *fixed.values()] for f in (0.97, 1.0, 1.03)]
     assert law.expected(near).argmin() == 1
+
+
+def test_m4_is_chinchilla_far_below_the_loss_of_nothing_learnt_and_level_near_it():
+    x = np.log(design()).T
+    far = FORMS["m4"].from_user(TRUTH | {"span": 1e9, "kappa": 2.0})
+    plain = FORMS["chinchilla"].log_loss(FORMS["chinchilla"].from_user(TRUTH)[None], x)[0]
+    np.testing.assert_allclose(FORMS["m4"].log_loss(far[None], x)[0], plain, rtol=1e-8)
+    near = FORMS["m4"].from_user(TRUTH | {"span": 2.0, "kappa": 1.0})
+    assert np.exp(FORMS["m4"].log_loss(near[None], np.log([[1e3], [1e4]]))[0][0, 0]) == pytest.approx(TRUTH["E"] + 2.0, abs=0.06)
+
+
+def test_a_break_is_pooled_where_there_is_one_and_does_not_displace_a_straight_law():
+    x, rng, form = design(7, 7), np.random.default_rng(0), FORMS["broken"]
+    truth = PARAMETERS["broken"] | {"c_N": 0.4, "f_N": 0.2, "c_D": 0.0}
+    bent = np.exp(form.log_loss(form.from_user(truth)[None], np.log(x).T)[0][0] + rng.normal(0, 0.002, len(x)))
+    columns = {"params": x[:, 0], "tokens": x[:, 1]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found, straight = (scaling(columns, y, laws=("chinchilla", "broken"), n_boot=10) for y in (bent, noisy(x, rng)))
+    assert dict(zip([law.form for law in found.laws], found.pooled, strict=True)) == {"broken": True, "chinchilla": False}
+    assert np.log(found.laws[0].parameters_["d_N"]) == pytest.approx(np.log(truth["d_N"]), abs=0.7)
+    assert dict(zip([law.form for law in straight.laws], straight.pooled, strict=True))["chinchilla"]
 
 
 def test_batches_weights_and_held_parameters():

@@ -164,11 +164,11 @@ def _saturating_power(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[Fl
     return g, [b * log_v * g, b * g * floor / v]
 
 
-def _bounded_power(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
-    # M4: s / (1 - s)^alpha = (k u)^-c, s the share of the way still to go; Newton on z = logit s, where the left-hand side's
-    # logarithm z + (alpha - 1) log(1 + e^z) is increasing and convex or concave throughout
-    c, alpha = np.exp(t[1]), np.exp(t[2])
-    target = -c * (t[0] + np.log(u))
+def logit_of_share(target: FloatArray, alpha: FloatArray) -> FloatArray:
+    """z = logit s of the share s in (0, 1) with log(s / (1 - s)^alpha) = target; shapes broadcast, alpha > 0.
+
+    Newton on z, in which the left-hand side z + (alpha - 1) log(1 + e^z) is increasing and convex or concave throughout.
+    """
     # start on the side from which Newton is monotone: the asymptotes are z (z -> -inf) and alpha z (z -> inf)
     z = np.where(target < 0, target, target / np.maximum(alpha, 1e-3))
     away = np.ones(z.shape, dtype=bool)  # a root is left alone once found, whatever the others still need
@@ -180,6 +180,14 @@ def _bounded_power(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[Float
         away &= np.abs(step) > 1e-13 * (1.0 + np.abs(z))
         if not away.any():
             break
+    return z
+
+
+def _bounded_power(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
+    # M4: s / (1 - s)^alpha = (k u)^-c, s the share of the way still to go
+    c, alpha = np.exp(t[1]), np.exp(t[2])
+    target = -c * (t[0] + np.log(u))
+    z = logit_of_share(target, alpha)
     soft = np.logaddexp(0.0, z)
     s = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
     ds = s * (1.0 - s) / (1.0 + (alpha - 1.0) * s)

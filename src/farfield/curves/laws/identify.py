@@ -17,8 +17,8 @@ from farfield.errors import InputError
 FloatArray = NDArray[np.float64]
 # scatter of log tokens about a power of params below which a design is a line: a twentieth either way
 _LINE = 0.05
-# standard errors that leave a parameter open: of a log, and of an exponent as a share of it
-_OPEN_LOG, _OPEN_SHARE = 2.5, 0.5
+# standard errors that leave a parameter open: of a log, of an exponent as a share of it, and of a change of exponent
+_OPEN_LOG, _OPEN_SHARE, _OPEN_TURN = 2.5, 0.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def identify(
     share = np.where(vector**2 > 1e-6, vector**2, 0.0)
     errors = np.sqrt(np.where(share > 0, share * np.where(share > 0, variance, 0.0), 0.0).sum(axis=1)) / size
     limit = np.full(theta.size, _OPEN_LOG)
+    limit[list(form.plain)] = _OPEN_TURN
     limit[3:5] = _OPEN_SHARE * theta[3:5]
     weak = tuple(name for name, e, most, edge in zip(form.parameters, errors, limit, edges, strict=True) if e > most or edge)
     if not names and weak:

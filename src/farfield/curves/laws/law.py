@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.curves.laws.fitter import Minima, minimise
-from farfield.curves.laws.forms import EXPONENTS, FORMS, FloatArray, Form, form_of, starts
+from farfield.curves.laws.forms import FORMS, FloatArray, Form, form_of, starts
 from farfield.curves.laws.identify import Identifiability, design_gaps, identify, refuse_too_few
 from farfield.errors import ConvergenceWarning, InputError
 from farfield.predictive import Samples
@@ -24,6 +24,8 @@ from farfield.seeds import Seed, generator
 
 # resamples of fewer groups than this repeat one another
 _FEW = 6
+# starts above which most are left after a few steps
+_MANY = 64
 Target = Literal["latent", "logged"]
 
 
@@ -79,7 +81,7 @@ class ScalingLaw:
 
     Parameters
     ----------
-    form : chinchilla, kaplan, data-constrained or precision (see `farfield.curves.laws.forms`)
+    form : chinchilla, kaplan, data-constrained, precision, m4 or broken (see `farfield.curves.laws.forms`)
     delta : limit of Huber's loss on log residuals
     n_boot : refits of resampled runs; 0 for none, and then no intervals
     random_state : seed of the resampling
@@ -135,7 +137,11 @@ class ScalingLaw:
         refuse_too_few(form, x)
         self._form, self._x, self._log_x, self._log_y = form, x, np.ascontiguousarray(np.log(x).T), np.log(loss)
         self._labels = _cluster_labels(groups, loss.size)
-        found = self._solve(starts(form, self._log_x, self._log_y), np.ones((1, loss.size)))
+        theta, even = starts(form, self._log_x, self._log_y), np.ones((1, loss.size))
+        if len(theta) > _MANY:  # a few steps tell most of them apart
+            tried = self._solve(theta, even, max_iter=12)
+            theta = tried.theta[np.argsort(tried.cost, kind="stable")[: _MANY // 2]]
+        found = self._solve(theta, even)
         best = int(np.argmin(found.cost))
         if not found.converged[best] and not design_gaps(form, x)[0]:
             warnings.warn(f"the {form.name} fit did not converge", ConvergenceWarning, stacklevel=2)
@@ -153,17 +159,16 @@ class ScalingLaw:
         return self
 
     def _box(self) -> tuple[FloatArray, FloatArray]:
-        p = len(self._form.parameters)
-        low, high = np.full(p, -50.0), np.full(p, 200.0)
-        low[0], high[0] = self._log_y.min() - 12.0, self._log_y.max()
-        low[3:5], high[3:5] = EXPONENTS
-        low[5:], high[5:] = np.log(1e-2), np.log(1e4)
-        return low, high
+        return self._form.box(self._log_x, self._log_y)
 
-    def _solve(self, theta: FloatArray, weight: FloatArray, held: NDArray[np.bool_] | None = None) -> Minima:
+    def _solve(
+        self, theta: FloatArray, weight: FloatArray, held: NDArray[np.bool_] | None = None, *, max_iter: int = 300
+    ) -> Minima:
         log_x, log_loss = self._log_x, self._form.log_loss
-        y = self._log_y[None]
-        return minimise(lambda t, _: log_loss(t, log_x), theta, y, weight, delta=self.delta, bounds=self._box(), held=held)
+        y, box = self._log_y[None], self._box()
+        return minimise(
+            lambda t, _: log_loss(t, log_x), theta, y, weight, delta=self.delta, bounds=box, held=held, max_iter=max_iter
+        )
 
     def _resample(self, n_boot: int) -> None:
         self.n_unconverged_ = 0
