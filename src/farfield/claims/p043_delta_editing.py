@@ -3,7 +3,7 @@
 A perceptron learns five of ten digits (scikit-learn's 8 x 8 images), then all ten: the post-trained model. Its delta is dropped at
 random and rescaled (DARE; also with a factor of its own), reduced to signs (BitDelta) in blocks or with more bits, to few singular
 vectors, to its largest entries, to few bits, and moved further (ExPO), each at six strengths. The loss is cross-entropy over images
-that neither training saw. Estimates take 16 points of the left rule, the paper's; the ablation is the gradient before the edit alone.
+that neither training saw. Estimates take 16 points of the left rule, the paper's; the ablation is one gradient, before the edit.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _trained(model: nn.Module, x: Tensor, y: Tensor, steps: int, rate: float) ->
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(model(x), y).backward()
         optimiser.step()
     return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
 
