@@ -141,9 +141,7 @@ class RunMonitor:
 
     def end(self, run: str = "this run", status: str = "finished") -> None:
         """Say that a run has ended (``finished``, ``killed``, ...), so that later ones are measured by it."""
-        if status not in STATUSES:
-            raise InputError(f"status is {status!r}; allowed: {', '.join(STATUSES)}")
-        self._status[run] = status
+        self._status[run] = checks.choice("status", status, STATUSES)
 
     def curves(self) -> Curves:
         """Everything known: the runs that reported, then the others."""
