@@ -9,7 +9,7 @@
 * reliability: P(ends best) and P(beats X) of sweeps left alone, against the last value.
 * censored: a sweep pruned by halving; coverage of 80 % intervals for runs that got through and for those that were pruned.
 
-A forecaster has seen 500 runs of other tasks (data sets), never one of the sweep's own. Intervals: bootstrap over tasks (sets).
+A forecaster has seen 300 runs of other tasks (data sets), never one of the sweep's own. Intervals: bootstrap over tasks (sets).
 Rows go to results/bench_stopping.json.
 """
 
@@ -46,7 +46,7 @@ def mean(values: list[float] | np.ndarray, groups: list[str] | np.ndarray) -> di
 
 # -- orderings ----------------------------------------------------------------------------------------------------------------
 
-POOL, ORDERINGS, FULL, NODES = 120, 20, 20, 40
+POOL, ORDERINGS, FULL, NODES = 60, 20, 20, 24
 
 
 def chances(whole: ff.Curves, forecaster: EnsembleForecaster, values: np.ndarray) -> np.ndarray:
@@ -104,7 +104,6 @@ def orderings(collection: Collection) -> dict[str, object]:
                     "same_20_epochs": float(np.mean([t.size for t in same])),
                     "same_20_loss": float(np.mean([t[-1] - f for t, f in zip(same, full, strict=True)]) / scale),
                     "same_20_lost": float(np.mean([t[-1] > f + 1e-12 for t, f in zip(same, full, strict=True)])),
-                    "at_full_budget_gain": float((full.mean() - best[:, -1].mean()) / scale),
                 }
             )
             print(name, json.dumps(rows[name][-1]), file=sys.stderr, flush=True)
@@ -116,7 +115,7 @@ def orderings(collection: Collection) -> dict[str, object]:
             "tasks_never_reached": int(np.isnan(speed).sum()),
             "speedup_geometric_mean": float(np.exp(np.nanmean(np.log(speed)))),
             "speedup_least": float(np.nanmin(speed)),
-            **{k: mean([r[k] for r in table], tasks) for k in table[0] if k.startswith(("same", "at_"))},
+            **{k: mean([r[k] for r in table], tasks) for k in table[0] if k.startswith("same")},
             "by_task": table,
         }
     return out
@@ -231,10 +230,11 @@ def peeking(collection: Collection, sweeps: int, groups: np.ndarray) -> dict[str
                 "asha": put("asha", follow(sweep, steps, halving(sweep, steps, rng))),
                 "median": put("median", median_rule(sweep, steps, rng)),
             }
-            spent["ours"] = put("ours", follow(sweep, steps, advised(sweep, forecaster)))
-            put("ours, no bound on risk", follow(sweep, steps, advised(sweep, forecaster, risk=1.0)))
+            spent["ours"] = put("ours", ours := follow(sweep, steps, advised(sweep, forecaster)))
             for peer in ("asha", "median"):
-                put(f"ours at {peer}'s", follow(sweep, steps, advised(sweep, forecaster, spent[peer])))
+                # advice that used less than the peer is within its budget as it is
+                within = spent["ours"] <= spent[peer]
+                put(f"ours at {peer}'s", ours if within else follow(sweep, steps, advised(sweep, forecaster, spent[peer])))
             for peer, budget in spent.items():
                 put(f"last value at {peer}'s", follow(sweep, steps, last_value(sweep, steps, budget)))
         print(group, file=sys.stderr, flush=True)
@@ -303,41 +303,53 @@ def reliability(collection: Collection, sweeps: int, groups: np.ndarray) -> dict
 # -- censored sweeps ----------------------------------------------------------------------------------------------------------
 
 
-def censored(collection: Collection, n_runs: int) -> dict[str, object]:
-    """One sweep of `n_runs` a task, halved at epochs 3, 9 and 27 within the task; each task forecast from the pruned others."""
-    rng = np.random.default_rng(14)
+def censored(collection: Collection, n_runs: int, sweeps: int) -> dict[str, object]:
+    """Sweeps of `n_runs` a task, halved at epochs 3, 9 and 27 within the task; each task forecast from the pruned others."""
+    held: dict[str, list[np.ndarray]] = {}
+    for k in range(sweeps):
+        for name, rows in _one_censored(collection, n_runs, np.random.default_rng(14 + k)).items():
+            held.setdefault(name, []).append(rows)
+    out: dict[str, object] = {"sweeps": sweeps, "runs_each": n_runs * np.unique(collection.groups).size}
+    for name, parts in held.items():
+        covered, through, group = np.concatenate(parts).T
+        passed = through > 0
+        out[name] = {
+            "survivors": mean(covered[passed], group[passed]),
+            "pruned": mean(covered[~passed], group[~passed]),
+            "n_survivors": int(passed.sum()),
+            "n_pruned": int((~passed).sum()),
+        }
+    return out
+
+
+def _one_censored(collection: Collection, n_runs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """By mode and cut, (n, 3): whether each run's 80 % interval held, whether it got through, and its task."""
     names = np.unique(collection.groups)
     finished = (collection.whole.column("status") == "finished").to_numpy()
     picked = [rng.choice(np.flatnonzero((collection.groups == g) & finished), n_runs, replace=False) for g in names]
     cuts = []
     for rows in picked:
         sweep = collection.whole.take(rows)
-        stops = halving(sweep, np.arange(1.0, 51.0), rng)
-        cuts.append(follow(sweep, np.array([1.0, *np.arange(3.0, 51.0)]), lambda x, live, cut, s=stops: s(x, live, cut) & (x > 1)))
+        asked = halving(sweep, np.arange(1.0, 51.0), rng)
+        cuts.append(follow(sweep, np.arange(3.0, 51.0), asked))
     rows, cut = np.concatenate(picked), np.concatenate(cuts)
-    whole, through, group = collection.whole.take(rows), cut >= 50, collection.groups[rows]
+    whole, through, group = collection.whole.take(rows), cut >= 50, np.searchsorted(names, collection.groups[rows])
     seen = whole.upto(cut)
     state = pl.Series(np.where(through, "finished", "pruned"))
     seen = dataclasses.replace(seen, attributes=seen.attributes.with_columns(status=state))
-    out: dict[str, object] = {"runs": int(rows.size), "through": int(through.sum())}
+    out = {}
     for mode in ("ignore", "reweight"):
         for at in (3.0, 9.0):
-            asked = np.flatnonzero(cut >= at)
-            held = np.zeros(asked.size)
-            for g in names:
-                mine = np.flatnonzero(group[asked] == g)
+            asked_rows = np.flatnonzero(cut >= at)
+            held = np.zeros(asked_rows.size)
+            for g in range(names.size):
+                mine = np.flatnonzero(group[asked_rows] == g)
                 forecaster = EnsembleForecaster(censoring=mode).fit(seen.take(group != g))
-                found = forecaster.predict(whole.take(asked[mine]).upto(at), np.full((mine.size, 1), 50.0))
+                found = forecaster.predict(whole.take(asked_rows[mine]).upto(at), np.full((mine.size, 1), 50.0))
                 low, high = found.quantile(np.array([0.1, 0.9]))[:, :, 0]
-                truth = whole.last_y[asked[mine]]
+                truth = whole.last_y[asked_rows[mine]]
                 held[mine] = (truth >= low) & (truth <= high)
-            passed = through[asked]
-            out[f"{mode}, seen to epoch {at:g}"] = {
-                "survivors": mean(held[passed], group[asked][passed]),
-                "pruned": mean(held[~passed], group[asked][~passed]),
-                "n_survivors": int(passed.sum()),
-                "n_pruned": int((~passed).sum()),
-            }
+            out[f"{mode}, seen to epoch {at:g}"] = np.column_stack([held, through[asked_rows], group[asked_rows]])
     return out
 
 
@@ -345,18 +357,21 @@ def main() -> None:
     wanted = sys.argv[1:] or ["orderings", "peeking", "reliability", "censored"]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"name": "stopping"}
     tasks, sets = taskset(), lcdb()
-    few, some = np.unique(tasks.groups), np.unique(sets.groups)[::3]
-    jobs: dict[str, Callable[[], dict[str, object]]] = {
-        "reliability": lambda: {"taskset": reliability(tasks, 4, few), "lcdb": reliability(sets, 1, some)},
-        "censored": lambda: {"taskset": censored(tasks, 240)},
-        "orderings": lambda: {"taskset": orderings(tasks)},
-        "peeking": lambda: {"taskset": peeking(tasks, 4, few), "lcdb": peeking(sets, 1, some)},
+    few, some = np.unique(tasks.groups), np.unique(sets.groups)[::8]
+    jobs: dict[tuple[str, str], Callable[[], dict[str, object]]] = {
+        ("orderings", "taskset"): lambda: orderings(tasks),
+        ("peeking", "taskset"): lambda: peeking(tasks, 3, few),
+        ("reliability", "taskset"): lambda: reliability(tasks, 3, few),
+        ("censored", "taskset"): lambda: censored(tasks, 240, 3),
+        ("peeking", "lcdb"): lambda: peeking(sets, 1, some),
+        ("reliability", "lcdb"): lambda: reliability(sets, 1, some),
     }
-    for name in wanted:
+    for (section, name), job in jobs.items():
+        if section not in wanted:
+            continue
         started = time.process_time()
-        found = jobs[name]()
-        results[name] = {**found, "cpu_seconds": round(time.process_time() - started, 1)}
-        print(json.dumps({name: results[name]}, indent=1))
+        results.setdefault(section, {})[name] = {**job(), "cpu_seconds": round(time.process_time() - started, 1)}
+        print(json.dumps({section: {name: results[section][name]}}, indent=1), flush=True)
         results["versions"] = {"farfield": ff.__version__, "numpy": np.__version__}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -15,7 +15,7 @@ import farfield as ff
 from farfield.curves.forecaster import EnsembleForecaster
 
 DATA = Path(os.environ.get("FARFIELD_DATA", "data")) / "curves"
-CONTEXT = 500
+CONTEXT = 300
 
 
 @dataclass(frozen=True, eq=False)

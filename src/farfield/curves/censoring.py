@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from farfield.curves.data import Curves, FloatArray, IntArray
 
@@ -35,6 +34,8 @@ def censored(curves: Curves) -> NDArray[np.bool_]:
 
 def through(rank: FloatArray, passed: NDArray[np.bool_]) -> FloatArray:
     """(n,) P(through | rank), never rising with rank, for n runs at risk; `rank` in (0, 1], small is good."""
+    from scipy.optimize import isotonic_regression  # slow to import, and seldom needed
+
     order = np.argsort(rank, kind="stable")
     fitted = isotonic_regression(passed[order].astype(np.float64), increasing=False).x
     out = np.empty(rank.size)

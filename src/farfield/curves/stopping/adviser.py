@@ -140,7 +140,7 @@ class Adviser:
         first = first_status(curves, at, self.to is None)
         # a run that has ended does not go on, wherever it is asked about
         first = [ForecastStatus.FINISHED if s == "finished" else f for s, f in zip(state, first, strict=True)]
-        gone = np.array([s in _STOPPED for s in state])
+        gone = np.array([s in _STOPPED for s in state], dtype=bool)
         rows = np.flatnonzero([s is ForecastStatus.CONTINUE for s in first])
         predicted = None
         if rows.size:
@@ -207,14 +207,14 @@ class Adviser:
             calibrated[rows], fall[rows] = predicted.calibrated, predicted.fall
             median[rows] = inverse(final[:, 0], np.full((1, rows.size), 0.5))[0]
         status = self._caveats(first, gone, calibrated, fall)
-        live = np.array([s.live for s in status])
+        live = np.array([s.live for s in status], dtype=bool)
         remaining = np.where(live & np.isfinite(at), np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
-        open_ = np.array([s is StopStatus.CONTINUE for s in status])
+        open_ = np.array([s is StopStatus.CONTINUE for s in status], dtype=bool)
         stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
         stopping = self._within_risk(status, drawn, stopping, gone)
         if budget is not None:
             _fit_budget(status, drawn, open_, gone | stopping, remaining, at, budget)
-        stopped = np.array([s.stops for s in status]) | gone
+        stopped = np.array([s.stops for s in status], dtype=bool) | gone
         ends_at = [f"{curves.x_name} {position(a)}" for a in at]
         p_best = drawn.p_best[:n]
         why = tuple(
@@ -308,7 +308,7 @@ class Adviser:
             some = sum(s is kind for s in status)
             if some:
                 out.append(f"{some} of {n} runs wait: {kind.value.partition(': ')[2]}")
-        going = np.array([s.live for s in status]) & np.isfinite(at)
+        going = np.array([s.live for s in status], dtype=bool) & np.isfinite(at)
         if going.any() and np.ptp(at[going]) > 0.01 * np.abs(at[going]).max():
             out.append(f"the runs end at different {curves.x_name}: each is judged at its own end")
         return out
