@@ -23,6 +23,8 @@ import pytest
 
 from farfield import predictive
 from farfield.curves.data import Curves, Metric
+from farfield.curves.normalised import Normalised
+from farfield.curves.normalize import Normaliser
 from farfield.errors import InputError
 from farfield.predictive import Bars, Gaussian, Mixture, Predictive, Samples
 
@@ -346,6 +348,13 @@ def predictives() -> dict[str, Batch]:
         "Samples": Batch(Samples, {"values": rng.normal(size=(50, 3, 2))}, jump=1 / 50),
         "Bars": Batch(Bars, {"borders": np.linspace(-3, 3, 9), "log_mass": rng.normal(size=(3, 2, 8))}),
         "Mixture": Batch(Mixture, {"weights": rng.uniform(size=(3, 2, 4)), "loc": loc, "scale": scale}),
+        "Normalised": Batch(
+            lambda weights, loc, scale: Normalised.by_run(
+                Mixture(weights, loc, scale),
+                Normaliser("min", np.zeros(3) - 6.0, np.zeros(3) - 6.0, np.arange(2.0, 5.0), np.full(3, np.inf)),
+            ),
+            {"weights": rng.uniform(size=(3, 2, 4)), "loc": 0.4 + 0.1 * loc, "scale": 0.1 * scale},
+        ),
     }
 
 

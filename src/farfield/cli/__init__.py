@@ -19,6 +19,7 @@ _COMMANDS = {
     "watch": ("farfield.cli.watch", "Follow runs while they train: which to stop, said or done once."),
     "backtest": ("farfield.cli.backtest", "How the forecasts do where the far end is hidden."),
     "stop": ("farfield.cli.stop", "Which runs of a sweep to stop, what that saves and risks, and what to run next."),
+    "pfn": ("farfield.cli.pfn", "Networks that extrapolate learning curves: list, score, train."),
     "limit": ("farfield.cli.limit", "FID or Inception Score with infinitely many samples, with intervals."),
     "scale": ("farfield.cli.scale", "Scaling laws of a sweep: what a budget buys, how sure, how far it carries."),
     "gap": ("farfield.cli.gap", "How much worse a model is beyond what it saw, and why."),

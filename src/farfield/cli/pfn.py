@@ -1,0 +1,111 @@
+"""`farfield pfn`: the learning-curve networks: which ship, how they score on their prior, and how to train one."""
+
+from __future__ import annotations
+
+import click
+
+from farfield.cli import Group
+from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.errors import InputError, MissingExtraError
+
+_CLOCKS = {"domhan": "steps", "wide": "relative"}
+# the noise of the wide prior goes down to 1e-4, that of the paper's is rarely below 1e-3
+_FLOORS = {"domhan": (1e-4, 1e-5), "wide": (2e-5, 3e-5)}
+
+
+@click.group("pfn", cls=Group)
+def command() -> None:
+    """Networks that extrapolate learning curves in one pass (LC-PFN)."""
+
+
+@command.command("list")
+@output_options
+def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
+    """The networks that ship: their prior, size, training and scores."""
+    from farfield.curves.pfn import LCPFN, MODELS
+
+    rows = []
+    for name in MODELS:
+        card = dict(LCPFN.load(name).card)
+        scores = card.get("scores", [])
+        rows.append(
+            {
+                "name": name,
+                "prior": card["prior"],
+                "parameters": card["parameters"],
+                "curves": card["curves"],
+                "hours": round(card["hours"], 2),
+                **{f"ll {100 * s['cut']:g} %": round(s["log_likelihood"], 3) for s in scores},
+            }
+        )
+    emit(rows, format_of(as_json, as_csv, out), out)
+
+
+@command.command("score")
+@click.argument("network", default="wide", metavar="[NAME|FILE.safetensors]")
+@click.option("--prior", type=click.Choice(["domhan", "wide"]), help="Default: the one it was trained on.")
+@click.option("--curves", type=int, default=1000, show_default=True, help="Fresh curves to score.")
+@click.option("--seed", type=int, default=12345, show_default=True, help="Of the curves.")
+@output_options
+def score(
+    network: str, prior: str | None, curves: int, seed: int, as_json: bool, as_csv: bool, out: str | None, quiet: bool
+) -> None:
+    """Log-likelihood, error and coverage on fresh curves of a prior, cut at 10, 20, 40 and 80 % of their points."""
+    import dataclasses
+
+    from farfield.curves.pfn import LCPFN
+    from farfield.curves.pfn.scoring import score_on_prior
+
+    model = LCPFN.load(network)
+    found = score_on_prior(model, prior or str(model.card["prior"]), n=curves, rng=seed)
+    emit([dataclasses.asdict(s) for s in found], format_of(as_json, as_csv, out), out)
+
+
+@command.command("train")
+@click.option(
+    "--prior", type=click.Choice(["domhan", "wide"]), default="wide", show_default=True, help="What curves are drawn from."
+)
+@click.option("--steps", type=int, default=7000, show_default=True, help="Batches.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Curves a batch.")
+@click.option("--asked", type=int, default=64, show_default=True, help="Pairs of a cut and a later point, a curve.")
+@click.option("--learning-rate", type=float, default=1.5e-3, show_default=True, help="At the peak.")
+@click.option("--width", type=int, default=128, show_default=True, help="Of a token.")
+@click.option("--layers", type=int, default=4, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the initial weights and of every batch.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Of the processor.")
+@click.option("--checkpoint", metavar="FILE", help="Saved every minute; a killed run goes on from it. Default: beside the output.")
+@click.option("--name", help="What the network is called. Default: its prior.")
+@click.option("-o", "--output", "out", required=True, metavar="FILE.safetensors", help="Where the trained network goes.")
+@click.option("-q", "--quiet", is_flag=True, help="No log on standard error.")
+def train(
+    prior: str, steps: int, batch: int, asked: int, learning_rate: float, width: int, layers: int, seed: int, threads: int,
+    checkpoint: str | None, name: str | None, out: str, quiet: bool,
+) -> None:  # fmt: skip
+    """Train a network on draws from a prior, score it and save it with its card. Needs torch."""
+    if not out.endswith(".safetensors"):
+        raise InputError(f"-o {out}: the file must end in .safetensors")
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError("torch", "training a network") from None
+    from farfield.curves.pfn import LCPFN
+    from farfield.curves.pfn.architecture import Architecture
+    from farfield.curves.pfn.scoring import PRIORS
+    from farfield.curves.pfn.training import card_of, save_trained, train_network
+    from farfield.nn.trainer import Recipe
+
+    torch.set_num_threads(threads)
+    arch = Architecture(clock=_CLOCKS[prior], width=width, layers=layers, floor=_FLOORS[prior][0], least_scale=_FLOORS[prior][1])
+    recipe = Recipe(steps=steps, learning_rate=learning_rate, betas=(0.9, 0.99))
+
+    def tell(line: object) -> None:
+        if not quiet:
+            click.echo(f"{line}", err=True)
+
+    with notes(quiet):
+        network, log = train_network(
+            PRIORS[prior](), arch, recipe, batch=batch, asked=asked, seed=seed,
+            checkpoint=checkpoint or f"{out}.checkpoint", on_log=tell, quiet=quiet,
+        )  # fmt: skip
+        save_trained(out, network, card_of(name or prior, prior, recipe, batch, asked, seed, network, log))
+    click.echo(f"{out}: {LCPFN.load(out)}")
