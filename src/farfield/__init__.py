@@ -32,6 +32,7 @@ _EXPORTS = {
     "Adviser": "farfield.curves.stopping",
     "Advice": "farfield.curves.stopping",
     "StopStatus": "farfield.curves.stopping",
+    "RunMonitor": "farfield.hooks.monitor",
     "Limit": "farfield.curves.limits",
     "limit": "farfield.curves.limits",
     "fid": "farfield.curves.image_scores",

@@ -24,7 +24,7 @@ ADDS = {
     "transformers": "nothing yet; reserved for hooks for language models",
     "sklearn": "the gap of scikit-learn estimators",
     "ray": "nothing yet; reserved for more curves than one machine holds",
-    "hpo": "nothing yet; reserved for a pruner that forecasts",
+    "hpo": "a pruner for Optuna that forecasts, farfield.hooks.optuna",
     "web": "nothing yet; reserved for the atlas in a browser",
     "dev": "the tests, linters and builds of farfield itself",
 }

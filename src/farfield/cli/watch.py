@@ -106,7 +106,7 @@ def command(
             if watch.advice is None:
                 raise InputError(f"nothing to advise on in {', '.join(chosen['paths'])}: no runs with a metric were found")
             if not as_json:
-                columns = ["run", "status", "last_x", "at", "forecast", "p_beats_best", "why"]
+                columns = ["run", "status", "last_x", "at", "forecast", "why"]
                 emit(watch.advice.to_frame().select(columns), "table", title=watch.advice.summary())
             return
         show.begin(watch, chosen["paths"])
