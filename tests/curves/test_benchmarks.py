@@ -204,3 +204,5 @@ def test_scores_that_give_no_axis_are_refused(scores, match):
         CapabilityAxis().fit(scores)
     with pytest.raises(InputError, match="shape"):
         CapabilityAxis().fit([[0.1, 0.2], [0.2, 0.3], [0.5, 0.4]]).transform([[0.1]])
+    with pytest.raises(InputError, match="not fitted"):
+        CapabilityAxis().transform([[0.1]])

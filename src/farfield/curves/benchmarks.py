@@ -263,6 +263,8 @@ class CapabilityAxis:
 
     def transform(self, scores: ArrayLike) -> FloatArray:
         """(n,) positions of models with scores (n, k) on the axis; 0 is the mean of the seen."""
+        if not hasattr(self, "loadings_"):
+            raise InputError("the axis is not fitted yet; call fit(scores) of the seen models first")
         y = checks.finite("scores", scores, shape=(None, self.mean_.size))
         # a sum over columns, not a product of matrices, whose rounding would depend on the other rows
         return np.asarray(((y - self.mean_) / self.spread_ * self.loadings_).sum(axis=1))

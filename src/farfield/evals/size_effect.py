@@ -172,7 +172,9 @@ def size_effect(
     if families.size <= p:
         raise InputError(f"{families.size} families for {p} coefficients; allowed: at least {p + 1}")
     if np.linalg.matrix_rank(x) < p:
-        raise InputError(f"{', '.join(names[1:])} cannot be told apart over these models; leave one out, or add models")
+        raise InputError(
+            f"{', '.join(names[1:])} and a constant cannot be told apart over these models; leave one out, or add models"
+        )
     sums_x = np.zeros((families.size, p))
     np.add.at(sums_x, code, x)
     sums_y = np.bincount(code, y)
