@@ -129,16 +129,16 @@ def _x_name(runs: Sequence[RunLog], x: str | None, paths: Sequence[str], given: 
     if x is None:
         if len(own) == 1:
             return own[0]
-        common = [kind for kind in names.STEP_NAMES if all(_has_x(run, kind) for run in runs)]
+        common = [kind for kind in names.STEP_NAMES if all(has_x(run, kind) for run in runs)]
         hint = (
             _command(paths, {**given, "--x": common[0]})
             if common
             else "no x is common to all of them; read them one kind at a time"
         )
         raise InputError(f"runs are counted in different units ({_some(own)}); choose one, for example:\n  {hint}")
-    if not any(_has_x(run, x) for run in runs):
+    if not any(has_x(run, x) for run in runs):
         raise unknown_name("x", x, dict.fromkeys([*own, *names.STEP_NAMES[1:], *(name for run in runs for name in run.metrics)]))
-    lacking = [run.name for run in runs if not _has_x(run, x)]
+    lacking = [run.name for run in runs if not has_x(run, x)]
     if lacking:
         raise InputError(
             f"x {x!r} is not logged by {len(lacking)} of {len(runs)} runs ({_some(lacking)}); allowed: one that all runs log"
@@ -146,7 +146,8 @@ def _x_name(runs: Sequence[RunLog], x: str | None, paths: Sequence[str], given: 
     return x
 
 
-def _has_x(run: RunLog, x: str) -> bool:
+def has_x(run: RunLog, x: str) -> bool:
+    """Whether a run logs its position by `x`."""
     if x == run.step_name or x in run.metrics:
         return True
     if x == "time":
