@@ -46,7 +46,7 @@ def mean(values: list[float] | np.ndarray, groups: list[str] | np.ndarray) -> di
 
 # -- orderings ----------------------------------------------------------------------------------------------------------------
 
-POOL, ORDERINGS, FULL, NODES = 60, 20, 20, 24
+POOL, ORDERINGS, FULL, NODES = 40, 20, 20, 16
 
 
 def chances(whole: ff.Curves, forecaster: EnsembleForecaster, values: np.ndarray) -> np.ndarray:
@@ -359,10 +359,10 @@ def main() -> None:
     tasks, sets = taskset(), lcdb()
     few, some = np.unique(tasks.groups), np.unique(sets.groups)[::8]
     jobs: dict[tuple[str, str], Callable[[], dict[str, object]]] = {
-        ("orderings", "taskset"): lambda: orderings(tasks),
-        ("peeking", "taskset"): lambda: peeking(tasks, 3, few),
         ("reliability", "taskset"): lambda: reliability(tasks, 3, few),
-        ("censored", "taskset"): lambda: censored(tasks, 240, 3),
+        ("peeking", "taskset"): lambda: peeking(tasks, 3, few),
+        ("orderings", "taskset"): lambda: orderings(tasks),
+        ("censored", "taskset"): lambda: censored(tasks, 240, 2),
         ("peeking", "lcdb"): lambda: peeking(sets, 1, some),
         ("reliability", "lcdb"): lambda: reliability(sets, 1, some),
     }

@@ -77,7 +77,7 @@ def taskset() -> Collection:
         np.repeat(names, 51), np.tile(np.arange(51.0), len(names)), loss.ravel(), attributes=attributes,
         metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
     )  # fmt: skip
-    return Collection("taskset", whole, 8)
+    return Collection("taskset", whole, 2)
 
 
 def lcdb() -> Collection:
@@ -96,4 +96,4 @@ def lcdb() -> Collection:
         frame["run"].to_list(), frame["size_train"].to_numpy(), frame["error"].to_numpy(), attributes=attributes,
         metric=ff.Metric("error", "min", 0.0, 1.0), x_name="size_train",
     )  # fmt: skip
-    return Collection("lcdb", whole, 5)
+    return Collection("lcdb", whole, 2)

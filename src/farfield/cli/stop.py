@@ -58,6 +58,8 @@ def command(
         if context:
             same = {"metric": curves.metric.name, "goal": curves.metric.goal, "x": curves.x_name}
             others = read({**chosen, **same, "paths": context, "runs": ()})
+            # a run is no evidence on itself, least of all when its end is hidden
+            others = others.take([i for i, run in enumerate(others.runs) if run not in set(curves.runs)])
         seen = curves if as_of is None else stopping.as_of(curves, as_of)
         advice = stopping.stop_advice(
             seen, rule=rule, threshold=threshold, risk=risk, to=to, context=others, best=best, price=price, budget=budget,

@@ -137,7 +137,7 @@ def test_runs_that_cannot_be_judged() -> None:
     expected = [StopStatus.TOO_SHORT, StopStatus.DIVERGED, StopStatus.ENDED, StopStatus.STOPPED, StopStatus.UNCALIBRATED]
     assert list(found.status) == expected
     assert found.stop.tolist() == [False, True, False, False, False]
-    assert found.remaining.tolist() == [380.0, 200.0, 0.0, 0.0, 200.0]
+    assert found.remaining.tolist() == [380.0, 0.0, 0.0, 0.0, 200.0]
     nowhere = dataclasses.replace(
         curves, attributes=curves.attributes.with_columns(pl.lit(None, dtype=pl.Float64).alias("planned_end"))
     )

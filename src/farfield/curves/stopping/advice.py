@@ -64,7 +64,7 @@ class Advice:
         where the run was not forecast
     p_best : (n_runs,) P(ends best), from joint draws, each run at its own end
     gain : (n_runs,) how much better the best value is expected to get for letting the run go on, in the metric's unit
-    remaining : (n_runs,) x still to run; 0 for runs that ended or were stopped
+    remaining : (n_runs,) x still to run; 0 for runs that ended, were stopped or have diverged
     at : (n_runs,) x where each run is to end, NaN where unknown
     median : (n_runs,) forecast there, what is known for runs that ended, NaN where nothing is
     calibrated : (n_runs,) whether the run's forecast is calibrated at its reach
@@ -136,7 +136,7 @@ class Advice:
         """One line: how many runs to stop, what it saves, and the risk of losing the winner."""
         if not self.live.any():
             return "no run is still going: nothing to stop"
-        n, unit = int(self.stop.sum()), _plural(self.curves.x_name)
+        n, unit = int(self.stop.sum()), plural(self.curves.x_name)
         what = f"stop {count(n, 'run')}" if n else f"stop none of {count(int(self.live.sum()), 'run')}"
         saved = f": saves {position(self.saves)} of {position(self.total)} {unit}" if n else ""
         return f"{what}{saved}, P(lose the winner) {percent(self.p_lose_winner)}"
@@ -195,7 +195,8 @@ class Advice:
         return out
 
 
-def _plural(x_name: str) -> str:
+def plural(x_name: str) -> str:
+    """What x counts, as a unit: ``epochs``, ``steps``, ``tokens``."""
     return x_name if x_name.endswith("s") or "_" in x_name else f"{x_name}s"
 
 

@@ -29,7 +29,7 @@ from farfield.curves.data import Curves, FloatArray, IntArray
 from farfield.curves.forecaster import EnsembleForecaster, Predicted, groups_of, make_forecaster, origin_shift, round_reach
 from farfield.curves.forecasting import first_status, horizons, joined
 from farfield.curves.results import ForecastStatus
-from farfield.curves.stopping.advice import Advice, StopStatus, reason
+from farfield.curves.stopping.advice import Advice, StopStatus, plural, reason
 from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, inverse, shared_part
 from farfield.curves.stopping.sweep import best_values
 from farfield.curves.wording import position
@@ -208,7 +208,9 @@ class Adviser:
             median[rows] = inverse(final[:, 0], np.full((1, rows.size), 0.5))[0]
         status = self._caveats(first, gone, calibrated, fall)
         live = np.array([s.live for s in status], dtype=bool)
-        remaining = np.where(live & np.isfinite(at), np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
+        # nobody knows whether a diverged run is still going, so stopping it is not said to save anything
+        going = live & np.isfinite(at) & np.array([s is not StopStatus.DIVERGED for s in status], dtype=bool)
+        remaining = np.where(going, np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
         open_ = np.array([s is StopStatus.CONTINUE for s in status], dtype=bool)
         stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
         stopping = self._within_risk(status, drawn, stopping, gone)
@@ -310,7 +312,7 @@ class Adviser:
                 out.append(f"{some} of {n} runs wait: {kind.value.partition(': ')[2]}")
         going = np.array([s.live for s in status], dtype=bool) & np.isfinite(at)
         if going.any() and np.ptp(at[going]) > 0.01 * np.abs(at[going]).max():
-            out.append(f"the runs end at different {curves.x_name}: each is judged at its own end")
+            out.append(f"the runs end at different {plural(curves.x_name)}: each is judged at its own end")
         return out
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from farfield import checks
 from farfield.curves.data import Curves, FloatArray
 from farfield.curves.forecaster import LEAST_POINTS
-from farfield.curves.stopping.advice import Advice
+from farfield.curves.stopping.advice import Advice, plural
 from farfield.curves.wording import number, plain, position
 from farfield.errors import InputError
 
@@ -76,7 +76,7 @@ class Replay:
         if not np.isfinite(self.best):
             return "what came cannot be told: no run logged a value"
         fate = "kept" if self.kept else f"stopped: best {number(self.best_kept)} instead of {number(self.best)}"
-        return f"as of {x_name} {position(self.step)}: the winner {name} {fate}; {position(self.saved)} {x_name} logged since saved"
+        return f"as of {x_name} {position(self.step)}: the winner {name} {fate}; {position(self.saved)} {plural(x_name)} logged since saved"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
