@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +167,13 @@ def test_the_words_are_whole():
     assert len(set(WORDS)) == len(WORDS) > 400
     assert all(len(a) >= 6 and len(set(a)) == len(a) for a in LEXICON.values())
     assert not any(names(" ".join(a), word) for word, a in LEXICON.items())
+
+
+def test_the_guide_runs(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "dialogue-games.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 2
+    space: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/dialogue-games.md", "exec"), space)
+    assert "Clemscore(" in capsys.readouterr().out
