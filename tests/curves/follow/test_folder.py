@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from farfield.curves.follow import LogFolder
 from farfield.curves.follow.pieces import LineFollower
-from farfield.curves.readers import RunLog, list_runs
-from farfield.errors import InputError
+from farfield.curves.readers import RunLog, list_runs, tfevents
+from farfield.errors import FormatError, InputError
 
 DATA = Path(__file__).parents[1] / "readers" / "data"
 GROWING = ("keras", "lightning", "ray", "tensorboard", "tensorboardx", "wandb", "huggingface", "mlflow_files")
@@ -299,3 +299,37 @@ def test_reading_whole_files_is_rationed(tmp_path: Path) -> None:
     folder._saved = 1e-9
     folder.poll()
     assert sum(f.due for f in folder._followers.values()) == 2
+
+
+@pytest.mark.parametrize("path", sorted(DATA.rglob("events.out.tfevents.*")), ids=lambda p: f"{p.parent.name}-{p.name[-3:]}")
+def test_events_read_one_by_one_are_those_read_at_once(path: Path) -> None:
+    data = path.read_bytes()
+    few, all_ = tfevents.read_few(data, "log"), tfevents.read_events(data, "log")
+    assert (few.starts, few.config, few.group, few.n_events) == (all_.starts, all_.config, all_.group, all_.n_events)
+    assert few.scalars.keys() == all_.scalars.keys()
+    for tag, chunk in few.scalars.items():
+        for a, b in zip(chunk, all_.scalars[tag], strict=True):
+            np.testing.assert_array_equal(a, b)
+    damaged = data[:-5] + bytes((data[-5] ^ 1,)) + data[-4:]
+    with pytest.raises(FormatError, match="checksum differs"):
+        tfevents.read_few(damaged, "log")
+
+
+def test_an_event_file_that_goes_on_damaged_is_said_once_and_keeps_its_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = (DATA / "tensorboardx").glob("events*")
+    path = tmp_path / source.name
+    path.write_bytes(source.read_bytes())
+    monkeypatch.setattr("farfield.curves.follow.pieces._PATIENCE", 0.0)
+    folder = LogFolder([tmp_path], share=10.0)
+    before = steps(folder, "reward")
+    with path.open("ab") as file:
+        file.write(b"this is no frame of an event file")
+    for _ in range(4):
+        folder.poll()
+    ((kind, words),) = folder.notices()
+    assert kind == "unreadable"
+    assert "damaged at byte" in words
+    assert "what was read before stands" in words
+    assert steps(folder, "reward") == before

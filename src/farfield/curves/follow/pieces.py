@@ -31,6 +31,7 @@ _AUDIT = 2.0
 # polls in a row that must miss a file before it counts as gone: a rotation or a rewrite leaves a moment without it
 _MISSED = 2
 _PATIENCE = 5.0  # seconds for which a file that cannot be read may be half written
+_FEW = 4096  # bytes of event files that are read faster frame by frame
 # of the last so many points, steps that do not rise: one is a restart
 _RECENT, _FALLS = 40, 3
 
@@ -297,9 +298,12 @@ class EventFollower(Follower):
             data = file.read()
         whole = tfevents.whole_frames(data)
         if not whole:
+            # a head that belongs to no frame: damage, which the reader says with its place
+            self.due = len(data) >= 12 and not tfevents.is_event_file(data) and bool(data.strip(b"\0"))
             return False
         try:
-            self._events[path].extend(tfevents.read_events(data[:whole], str(path)))
+            read = tfevents.read_few if whole <= _FEW else tfevents.read_events
+            self._events[path].extend(read(data[:whole], str(path)))
         except FarfieldError:  # the reader says it better, with the place in the file
             self.due = True
             return False

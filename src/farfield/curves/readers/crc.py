@@ -23,11 +23,12 @@ def _byte_table() -> UintArray:
 
 
 _TABLE = _byte_table()
+_LIST = _TABLE.tolist()
 
 
 def crc32c_reference(data: bytes) -> int:
     """CRC-32C of one byte string, the obvious way."""
-    table, crc = _TABLE.tolist(), 0xFFFFFFFF
+    table, crc = _LIST, 0xFFFFFFFF
     for byte in data:
         crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF

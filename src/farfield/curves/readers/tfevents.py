@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farfield.curves.readers import wire
-from farfield.curves.readers.crc import crc32c, unmasked
+from farfield.curves.readers.crc import crc32c, crc32c_reference, unmasked
 from farfield.curves.readers.record import Scalar
 from farfield.errors import FormatError
 
@@ -121,6 +121,35 @@ def frames(data: bytes, path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]
         if not good.all():
             raise _damaged(path, int(start[int(np.argmin(good))]) - _HEADER, size)
     return start, length_array
+
+
+def read_few(data: bytes, path: str) -> Events:
+    """As :func:`read_events`, frame by frame: for the few that a writer appends in a second, faster than all at once."""
+    found: dict[str, list[tuple[int, int, float, float]]] = defaultdict(list)
+    events = Events()
+    at, whole = 0, whole_frames(data)
+    while at < whole:
+        start, length = at + _HEADER, struct.unpack_from("<Q", data, at)[0]
+        for a, b in ((at, at + 8), (start, start + length)):
+            if _masked(crc32c_reference(data[a:b])) != struct.unpack_from("<I", data, b)[0]:
+                raise _damaged(path, at, len(data))
+        layout = _parsed(data, start, length, events.n_events, events, path)
+        wall = struct.unpack_from("<d", data, start + layout.wall_at)[0] if layout.wall_at >= 0 else np.nan
+        step = wire.varint(data, start + layout.step_at, start + layout.step_end)[0] if layout.step_at >= 0 else 0
+        for tag_at, tag_end, value_at, dtype in layout.values:
+            value = float(np.frombuffer(data, dtype=dtype, count=1, offset=start + value_at)[0])
+            tag = wire.text(data, start + tag_at, start + tag_end)
+            found[tag].append((events.n_events, wire.signed(step), wall, value))
+        events.n_events += 1
+        at = start + length + _FOOTER
+    for tag, rows in found.items():
+        order, steps, walls, values = zip(*rows, strict=True)
+        events.scalars[tag] = (np.array(order), np.array(steps), np.array(walls), np.array(values))
+    return events
+
+
+def _masked(crc: int) -> int:
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _damaged(path: str, at: int, size: int) -> FormatError:
