@@ -42,6 +42,8 @@ _EXPORTS = {
     "ScalingLaw": "farfield.curves.laws",
     "scaling": "farfield.curves.laws",
     "LossToLoss": "farfield.curves.loss_to_loss",
+    "MixtureScaling": "farfield.curves.mixtures",
+    "FrontierLaw": "farfield.curves.frontier",
     "CapabilityAxis": "farfield.curves.benchmarks",
     "GameMaster": "farfield.evals.dialogue",
     "clemscore": "farfield.evals.dialogue",
