@@ -76,7 +76,8 @@ class Replay:
         if not np.isfinite(self.best):
             return "what came cannot be told: no run logged a value"
         fate = "kept" if self.kept else f"stopped: best {number(self.best_kept)} instead of {number(self.best)}"
-        return f"as of {x_name} {position(self.step)}: the winner {name} {fate}; {position(self.saved)} {plural(x_name)} logged since saved"
+        saved = f"{position(self.saved)} {plural(x_name)} logged since saved"
+        return f"as of {x_name} {position(self.step)}: the winner {name} {fate}; {saved}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
