@@ -79,6 +79,8 @@ _EXPORTS = {
     "Checkpoint": "farfield.weights.io",
     "CheckpointWriter": "farfield.weights.io",
     "extrapolate": "farfield.weights.extrapolate",
+    "riemann_gap": "farfield.weights.riemann",
+    "RobustWeightSignature": "farfield.weights.signature",
 }
 
 __all__ = ["__version__", *_EXPORTS]
