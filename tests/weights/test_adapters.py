@@ -238,6 +238,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "rank": (lambda p: adapter(p, r=4), FormatError, "the rank of"),
     "alpha": (lambda p: adapter(p, lora_alpha="big"), FormatError, "lora_alpha is 'big'"),
     "pattern": (lambda p: adapter(p, alpha_pattern={"(": 1}), FormatError, "no regular expression"),
+    "slow pattern": (lambda p: adapter(p, rank_pattern={"(a+)+$": 1}), FormatError, "repeated groups"),
     "double": (lambda p: adapter(p, dtype="F64"), InputError, "allowed: F32, F16, BF16"),
     "elsewhere": (
         lambda p: adapter(p, extra={f"base_model.model.model.layers.7.up.lora_{s}.weight": np.ones((3, 3)) for s in "AB"}),

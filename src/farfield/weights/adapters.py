@@ -37,6 +37,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.weight)?")
 _ALTERS_ITS_BASE = re.compile(r"pissa|olora|corda|lora_ga|loftq", re.IGNORECASE)
+_LONGEST_PATTERN = 1000
+_REPEATED_GROUP = re.compile(r"\)\s*[*+{]")  # (a+)+ takes time exponential in the name it is tried on
 _BLOCK = 1 << 18  # elements compared at a time
 _KEPT = 8  # tensors whose factors stay in memory; at least as many as threads work on
 
@@ -327,6 +329,8 @@ def _patterned(folder: Path, config: Mapping[str, Any], key: str, module: str, d
     if not isinstance(table, dict):
         raise FormatError(f"{folder / CONFIG}: {key} is {table!r}; allowed: an object")
     for pattern, value in table.items():
+        if len(pattern) > _LONGEST_PATTERN or _REPEATED_GROUP.search(pattern):
+            raise FormatError(f"{folder / CONFIG}: {key} holds {pattern[:60]!r}; allowed: short patterns without repeated groups")
         try:
             matches = re.match(rf"(.*\.)?({pattern})$", module)
         except re.error as error:
