@@ -308,7 +308,7 @@ def backtest_law(backtest: Callable[[Curves, float], pl.DataFrame], rng: np.rand
 
 def forecasters() -> dict[str, Member]:
     """Every method a user can name, by name; one that is registered there is covered here."""
-    from farfield.curves.ensemble import NAIVE
+    from farfield.curves.ensemble import NAIVE, NETWORK
     from farfield.curves.forecaster import LEAST_POINTS, make_forecaster
     from farfield.curves.forms import FORMS
 
@@ -321,7 +321,7 @@ def forecasters() -> dict[str, Member]:
             declared.add("scale x")
         return Member(name, lambda: make_forecaster(name), LEAST_POINTS, frozenset(declared))
 
-    return {name: member(name) for name in ("auto", *FORMS, *NAIVE)}
+    return {name: member(name) for name in ("auto", NETWORK, *FORMS, *NAIVE)}
 
 
 # -- laws of a predictive ------------------------------------------------------------------------------------------------------

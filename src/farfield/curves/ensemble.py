@@ -22,6 +22,7 @@ from farfield.curves.forms import get_form
 NAIVE = ("last", "best", "mean5")
 AUTO = (*NAIVE, "pow3", "exp3", "exp4", "mmf", "ilog2", "loglin")
 ANNEALING = "annealing"  # joins the members where schedules are known
+NETWORK = "lcpfn"
 
 _TAILS = (0.5, 0.7, 0.85)
 # share of a member ~ product over tails of (error + floor)^-_SHARPNESS
@@ -52,10 +53,14 @@ class Outlook:
     course: FloatArray
 
 
-def outlook(batch: Batch, at: FloatArray, metric: Metric, members: tuple[str, ...] = AUTO, drive: Drive | None = None) -> Outlook:
+def outlook(
+    batch: Batch, at: FloatArray, metric: Metric, members: tuple[str, ...] = AUTO, drive: Drive | None = None,
+    planned: FloatArray | None = None,
+) -> Outlook:  # fmt: skip
     """The outlook of every curve of `batch` at `at` (n, m), in the batch's shifted x; needs at least 3 points a curve.
 
     drive : what the learning-rate schedules did and will do; None where no run has one
+    planned : (n,) last x of each run's plan, shifted, NaN where unknown; read by the network alone
     """
     count = batch.count
     if drive is not None and drive.known.any():
@@ -63,7 +68,7 @@ def outlook(batch: Batch, at: FloatArray, metric: Metric, members: tuple[str, ..
     index = np.arange(batch.x.shape[1])
     kept = np.stack([np.clip(np.ceil(count * share).astype(np.int64), 2, count - 1) for share in _TAILS], axis=1)
     begins = index < np.concatenate([count[:, None], kept], axis=1)[:, :, None]
-    values, back = _forecasts(batch, begins, at, metric, members, drive)
+    values, back = _forecasts(batch, begins, at, metric, members, drive, planned)
     hidden = (index >= kept[:, :, None]) & (batch.weight > 0)[:, None, :]
     square = np.where(hidden[:, None], (back - batch.y[:, None, None, :]) ** 2, 0.0).sum(axis=3)
     tail = np.sqrt(square / hidden.sum(axis=2)[:, None, :])  # (n, members, tails)
@@ -118,8 +123,9 @@ def _best(y: FloatArray, seen: NDArray[np.bool_], metric: Metric) -> FloatArray:
 
 
 def _forecasts(
-    batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, members: tuple[str, ...], drive: Drive | None
-) -> tuple[FloatArray, FloatArray]:
+    batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, members: tuple[str, ...], drive: Drive | None,
+    planned: FloatArray | None,
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Each member's values at `at` (n, n_members, m), and at the batch's own points from each beginning.
 
     begins : (n, 1 + n_tails, width) points of the whole curve and of its beginnings. The second result is
@@ -148,7 +154,11 @@ def _forecasts(
             ahead[:, j], back[:, j] = constant[:, :1], constant[:, 1:, None]
             continue
         falling = metric.goal == "min"
-        if name == ANNEALING:
+        if name == NETWORK:
+            from farfield.curves.pfn.member import network_forecasts
+
+            ahead[:, j], back[:, j] = network_forecasts(batch, begins, at, metric, planned)
+        elif name == ANNEALING:
             assert drive is not None
             ahead[:, j], back[:, j] = average_annealing(drive, batch, weights, falling=falling)
             np.clip(ahead[:, j], metric.lower, metric.upper, out=ahead[:, j])

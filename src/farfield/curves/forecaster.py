@@ -22,7 +22,7 @@ from farfield.curves.censoring import censored
 from farfield.curves.censoring import weights as censoring_weights
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.drive import Drive
-from farfield.curves.ensemble import AUTO, NAIVE, Outlook, outlook
+from farfield.curves.ensemble import AUTO, NAIVE, NETWORK, Outlook, outlook
 from farfield.curves.forms import FORMS, get_form
 from farfield.curves.schedule_sources import schedules_of
 from farfield.errors import InputError, unknown_name
@@ -98,11 +98,11 @@ class EnsembleForecaster:
         lr_schedule: str | None = None, censoring: str = "ignore",
     ) -> None:  # fmt: skip
         if not members:
-            raise InputError(f"members is empty; allowed: one or more of {', '.join((*NAIVE, *FORMS))}")
+            raise InputError(f"members is empty; allowed: one or more of {', '.join((*NAIVE, NETWORK, *FORMS))}")
         checks.level("level", level)
         checks.choice("target", target, ("logged", "latent"))
         self.censoring = checks.choice("censoring", censoring, ("ignore", "reweight"))
-        self.members = tuple(m if m in NAIVE else get_form(m).name for m in members)
+        self.members = tuple(m if m in (*NAIVE, NETWORK) else get_form(m).name for m in members)
         self.level, self.estimate, self.target, self.lr_schedule = level, estimate, target, lr_schedule
         parse_estimate(estimate)
         self._context: Curves | None = None
@@ -194,7 +194,8 @@ class EnsembleForecaster:
         drive = None
         if _scheduled(curves, self.lr_schedule):
             drive = Drive.of(schedules_of(curves, self.lr_schedule), batch, at)
-        seen = outlook(batch, at, curves.metric, self.members, drive)
+        planned = curves.column("planned_end").fill_null(np.nan).to_numpy() + batch.shift
+        seen = outlook(batch, at, curves.metric, self.members, drive, planned)
         fall = np.full(len(curves), np.nan) if drive is None else drive.fall[:, -1]
         runs = Description(seen.features, seen.course, kinds_of(curves, self._context))
         return Look(at - batch.shift[:, None], seen, reach, runs, data.noise, fall)
@@ -380,14 +381,14 @@ def estimate_of(y: FloatArray, estimate: str, target: str, metric: Metric) -> fl
 
 
 def make_forecaster(method: str, **settings: object) -> EnsembleForecaster:
-    """``auto``, or a single curve form or naive continuation by name."""
+    """``auto``, or by name a single curve form, a naive continuation, or the network (``lcpfn``)."""
     if method == "auto":
         return EnsembleForecaster(**settings)  # type: ignore[arg-type]
-    if method not in NAIVE:
+    if method not in (*NAIVE, NETWORK):
         try:
             method = get_form(method).name
         except InputError:
-            raise unknown_name("method", method, ["auto", *FORMS, *NAIVE]) from None
+            raise unknown_name("method", method, ["auto", NETWORK, *FORMS, *NAIVE]) from None
     return EnsembleForecaster((method,), **settings)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """The network in NumPy: prediction without torch, the same outputs as :mod:`farfield.curves.pfn.network` to 1e-5.
 
-Everything is single precision and goes through a few large matrix products. Scales and shifts of the normalisations are folded
+Everything goes through a few large matrix products, in single precision or, where answers must not depend on the batch beyond
+1e-9, in double. Scales and shifts of the normalisations are folded
 into the linear maps behind them when a network is loaded. Curves of like length share a pass; what is padded is masked.
 """
 
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from farfield.curves.pfn.architecture import Architecture, FloatArray, IntArray, asked_inputs, context_inputs, units
 from farfield.errors import FormatError
 
-Single = NDArray[np.float32]
-_GELU = np.float32(np.sqrt(2 / np.pi))
-_CUBE = np.float32(0.044715)
-_HIDDEN = np.float32(-1e30)
+Array = NDArray[np.floating]
+_GELU = float(np.sqrt(2 / np.pi))
+_CUBE = 0.044715
+_HIDDEN = -1e30
 # rows of a perceptron at a time: the hidden values stay in the cache
 _ROWS = 512
 
@@ -27,10 +28,10 @@ _ROWS = 512
 class Linear:
     """x -> x weight + bias, for x (..., inputs)."""
 
-    weight: Single  # (inputs, outputs)
-    bias: Single
+    weight: Array  # (inputs, outputs)
+    bias: Array
 
-    def __call__(self, x: Single) -> Single:
+    def __call__(self, x: Array) -> Array:
         out = x.reshape(-1, x.shape[-1]) @ self.weight
         out += self.bias
         return out.reshape(*x.shape[:-1], -1)
@@ -43,9 +44,9 @@ class Perceptron:
     first: Linear
     second: Linear
 
-    def __call__(self, x: Single) -> Single:
+    def __call__(self, x: Array) -> Array:
         rows = x.reshape(-1, x.shape[-1])
-        out = np.empty((len(rows), self.second.weight.shape[1]), dtype=np.float32)
+        out = np.empty((len(rows), self.second.weight.shape[1]), dtype=x.dtype)
         for start in range(0, len(rows), _ROWS):
             out[start : start + _ROWS] = self.second(gelu(self.first(rows[start : start + _ROWS])))
         return out.reshape(*x.shape[:-1], -1)
@@ -73,7 +74,7 @@ class Engine:
     head: Perceptron
 
     @classmethod
-    def of(cls, arch: Architecture, tensors: Mapping[str, NDArray[np.floating]]) -> Engine:
+    def of(cls, arch: Architecture, tensors: Mapping[str, Array], dtype: type[np.floating] = np.float32) -> Engine:
         """From tensors named and laid out as in the torch network; FormatError where one is missing or has another shape."""
         width = arch.width
         sizes = {
@@ -82,11 +83,11 @@ class Engine:
             "head": (width, arch.hidden, arch.outputs),
         }
 
-        def get(name: str, *shape: int) -> Single:
+        def get(name: str, *shape: int) -> Array:
             if name not in tensors or tensors[name].shape != shape:
                 got = tensors[name].shape if name in tensors else "nothing"
                 raise FormatError(f"not a network of this architecture: {name} is {got}; expected shape {shape}")
-            return np.asarray(tensors[name], dtype=np.float32)
+            return np.asarray(tensors[name], dtype=dtype)
 
         def linear(name: str, inputs: int, outputs: int, norm: str | None = None) -> Linear:
             weight, bias = get(f"{name}.weight", outputs, inputs), get(f"{name}.bias", outputs)
@@ -94,7 +95,7 @@ class Engine:
                 return Linear(np.ascontiguousarray(weight.T), bias)
             scale, shift = (get(f"{norm}.{part}", inputs).astype(np.float64) for part in ("weight", "bias"))
             wide = weight.astype(np.float64)
-            return Linear(np.ascontiguousarray((wide * scale).T.astype(np.float32)), (bias + wide @ shift).astype(np.float32))
+            return Linear(np.ascontiguousarray((wide * scale).T.astype(dtype)), (bias + wide @ shift).astype(dtype))
 
         def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Perceptron:
             return Perceptron(linear(f"{name}.0", inputs, hidden, norm), linear(f"{name}.2", hidden, outputs))
@@ -127,13 +128,13 @@ class Engine:
         cut, at : (n, q) points seen, and position asked, of every question
         horizon : (n,) planned last step or NaN
         """
-        arch = self.arch
-        c = self.context(context_inputs(x, y, arch).astype(np.float32))
-        a = self.asked(asked_inputs(x, cut, at, horizon, arch).astype(np.float32))
+        arch, dtype = self.arch, self.head.first.weight.dtype
+        c = self.context(context_inputs(x, y, arch).astype(dtype))
+        a = self.asked(asked_inputs(x, cut, at, horizon, arch).astype(dtype))
         unit = np.take_along_axis(units(y, arch), cut - 1, axis=1)[:, :, None]
         m = y.shape[1]
-        later = np.triu(np.full((m, m), _HIDDEN, dtype=np.float32), 1)
-        beyond = np.where(np.arange(m) < cut[:, :, None], np.float32(0), _HIDDEN)[:, None]
+        later = np.triu(np.full((m, m), _HIDDEN, dtype=dtype), 1)
+        beyond = np.where(np.arange(m) < cut[:, :, None], 0.0, _HIDDEN).astype(dtype)[:, None]
         for layer in self.layers:
             normed = normalised(c)
             query, key, value = _split(layer.project(normed), 3, arch.heads)
@@ -148,7 +149,7 @@ class Engine:
         (query,) = _split(self.pointer_query(a), 1, arch.pointers)
         (key,) = _split(self.pointer_key(c), 1, arch.pointers)
         weight = _weights(query, key, beyond)
-        pointed = np.matmul(weight, y.astype(np.float32)[:, None, :, None])[..., 0].transpose(0, 2, 1)
+        pointed = np.matmul(weight, y.astype(dtype)[:, None, :, None])[..., 0].transpose(0, 2, 1)
         out = self.head(a).reshape(*at.shape, arch.components, -1).astype(np.float64)
         share = out[..., 5:]
         share = share - share.mean(-1, keepdims=True) + 1 / arch.pointers
@@ -158,7 +159,7 @@ class Engine:
         return mass / mass.sum(-1, keepdims=True), loc, scale
 
 
-def gelu(x: Single) -> Single:
+def gelu(x: Array) -> Array:
     """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2; overwrites nothing."""
     inner = x * x
     inner *= _CUBE
@@ -168,27 +169,27 @@ def gelu(x: Single) -> Single:
     np.tanh(inner, out=inner)
     inner += 1
     inner *= x
-    inner *= np.float32(0.5)
+    inner *= 0.5
     return np.asarray(inner)
 
 
-def normalised(x: Single) -> Single:
+def normalised(x: Array) -> Array:
     """Rows of mean 0 and variance 1 (with 1e-5 added to the variance, as torch does)."""
-    out: Single = x - x.mean(-1, keepdims=True)
-    variance = np.einsum("...i,...i->...", out, out)[..., None] / np.float32(x.shape[-1])
-    out /= np.sqrt(variance + np.float32(1e-5))
+    out: Array = x - x.mean(-1, keepdims=True)
+    variance = np.einsum("...i,...i->...", out, out)[..., None] / x.shape[-1]
+    out /= np.sqrt(variance + 1e-5)
     return out
 
 
-def _split(x: Single, parts: int, heads: int) -> tuple[Single, ...]:
+def _split(x: Array, parts: int, heads: int) -> tuple[Array, ...]:
     """(n, m, parts * width) as `parts` arrays (n, heads, m, width / heads)."""
     n, m, _ = x.shape
     return tuple(np.ascontiguousarray(x.reshape(n, m, parts, heads, -1).transpose(2, 0, 3, 1, 4)))
 
 
-def _weights(query: Single, key: Single, mask: Single) -> Single:
+def _weights(query: Array, key: Array, mask: Array) -> Array:
     """Softmax of scaled scores (n, heads, q, m), with `mask` added."""
-    score = np.matmul(query * np.float32(query.shape[-1] ** -0.5), key.transpose(0, 1, 3, 2))
+    score = np.matmul(query * query.shape[-1] ** -0.5, key.transpose(0, 1, 3, 2))
     score += mask
     score -= score.max(-1, keepdims=True)
     np.exp(score, out=score)
@@ -196,7 +197,7 @@ def _weights(query: Single, key: Single, mask: Single) -> Single:
     return np.asarray(score)
 
 
-def _mix(query: Single, key: Single, value: Single, mask: Single) -> Single:
+def _mix(query: Array, key: Array, value: Array, mask: Array) -> Array:
     """Attention of queries (n, heads, q, d) to m keys and values, heads joined: (n, q, heads * d)."""
     n, heads, q, d = query.shape
     return np.asarray(np.matmul(_weights(query, key, mask), value).transpose(0, 2, 1, 3).reshape(n, q, heads * d))

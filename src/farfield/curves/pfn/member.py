@@ -16,20 +16,20 @@ from farfield.curves.pfn.architecture import FloatArray, IntArray
 from farfield.curves.pfn.model import LCPFN
 from farfield.predictive import Mixture
 
-NETWORK = "lcpfn"
 _ROWS = 64
 # points of a hidden tail that are asked; the others take the value of the next one asked
 _TAIL = 8
 
 
 def network_forecasts(
-    batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, horizon: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Medians at `at` (n, m), medians at the points of the tails (n, tails, width), and standard deviations at `at`.
+    batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, planned: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Medians at `at` (n, m), and at the points of the tails (n, tails, width).
 
-    begins : (n, 1 + tails, width) points of the whole curve and of its beginnings; horizon : (n,) planned end, shifted, or NaN
+    begins : (n, 1 + tails, width) points of the whole curve and of its beginnings
+    planned : (n,) last x of each run's plan, shifted, NaN where unknown; or None
     """
-    model = LCPFN.load("wide")
+    model = LCPFN.load("wide", double=True)
     normaliser = from_seen(np.where(batch.weight > 0, batch.y, np.nan), metric)
     z = np.clip(normaliser.forward(batch.y), 0.0, 1.0)
     kept = begins.sum(axis=2)
@@ -41,19 +41,19 @@ def network_forecasts(
     known = np.take_along_axis(batch.x, hidden.reshape(n, -1), axis=1)
     asked = np.concatenate([at, known], axis=1)
     cut = np.concatenate([np.repeat(kept[:, :1], m, axis=1), np.repeat(kept[:, 1:], _TAIL, axis=1)], axis=1)
-    middle, spread = np.empty(asked.shape), np.empty((n, m))
+    horizon = np.full(n, np.nan) if planned is None else planned
+    # a plan that ends before what is asked says nothing
+    horizon = np.where(horizon >= at.max(axis=1), horizon, np.nan)
+    middle = np.empty(asked.shape)
     order = np.argsort(kept[:, 0], kind="stable")
     for start in range(0, n, _ROWS):
         rows: IntArray = order[start : start + _ROWS]
         longest = int(kept[rows, 0].max())
         mixture = Mixture(*model.engine(batch.x[rows, :longest], z[rows, :longest], cut[rows], asked[rows], horizon[rows]))
-        predicted = Normalised.by_run(mixture, normaliser[rows])
-        middle[rows] = predicted.median()
-        low, high = predicted[:, :m].interval(0.6827)
-        spread[rows] = (high - low) / 2
+        middle[rows] = Normalised.by_run(mixture, normaliser[rows]).median()
     back = np.empty((n, tails, width))
     index = np.arange(width)
     for t in range(tails):
         ranks = (index[None, :, None] > hidden[:, t, None, :]).sum(axis=2).clip(0, _TAIL - 1)
         back[:, t] = np.take_along_axis(middle[:, m + t * _TAIL : m + (t + 1) * _TAIL], ranks, axis=1)
-    return middle[:, :m], back, spread
+    return middle[:, :m], back

@@ -1,0 +1,207 @@
+"""The learning-curve networks against the paper's figures, single forms, `auto` without them, and the published layers.
+
+    python benchmarks/lcpfn.py prior                      likelihood on the paper's prior, beside its table 3
+    FARFIELD_DATA=... python benchmarks/lcpfn.py real     the wide network on LCDB, TaskSet, Gemstones and the example runs
+    python benchmarks/lcpfn.py speed                      a curve, a batch and a folder of Parquet, in CPU seconds of one thread
+
+`real` scores the network as it is, before any other run calibrates it, against each single form and the last value, and `auto`
+with the network among its members against `auto` without. Cuts, groups and folds are those of forecast_accuracy.py. Rows go to
+results/bench_lcpfn.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from forecast_accuracy import DATA, HERE, mean, ratio
+
+import farfield as ff
+from farfield.curves.ensemble import AUTO
+from farfield.curves.forecaster import EnsembleForecaster
+from farfield.curves.pfn import LCPFN
+from farfield.curves.pfn.scoring import score_on_prior
+from farfield.intervals import interval_score
+
+# LC-PFN, table 3: log-likelihood at 10, 20, 40 and 80 %
+PAPER = {
+    "P1, 0.7 M": (1.58, 1.99, 2.28, 2.43), "P2, 2.2 M": (1.65, 2.04, 2.35, 2.49), "P3, 27 M": (1.76, 2.13, 2.40, 2.52),
+    "MCMC M3": (1.64, 1.96, 2.29, 2.49),
+}  # fmt: skip
+FORMS = ("last", "pow3", "exp3", "exp4", "mmf", "ilog2", "loglin")
+
+
+def prior() -> dict[str, object]:
+    out: dict[str, object] = {"paper": PAPER}
+    for name in ("domhan", "wide"):
+        model = LCPFN.load(name)
+        scores = score_on_prior(model, name, n=1000, rng=2024)
+        out[name] = {
+            "parameters": model.card["parameters"], "curves": model.card["curves"],
+            "log_likelihood": [round(s.log_likelihood, 4) for s in scores],
+            "standard_error": [round(s.standard_error, 4) for s in scores],
+            "coverage80": [round(s.coverage_80, 4) for s in scores],
+        }  # fmt: skip
+    return out
+
+
+# -- real curves --------------------------------------------------------------------------------------------------------------
+
+
+def lcdb() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
+    frame = pl.read_csv(DATA / "lcdb_accuracy.csv.gz").with_columns(error=1 - pl.col("test")).filter(pl.col("error").is_finite())
+    frame = frame.with_columns(run=pl.col("openmlid").cast(pl.String) + "/" + pl.col("learner"))
+    frame = frame.filter(pl.len().over("run") >= 10).sort("openmlid", "learner", "size_train")
+    table = frame.group_by("run", maintain_order=True).agg(pl.first("openmlid"), pl.first("learner"))
+    attributes = [{"run": r, "group": str(g), "config.learner": m, "status": "finished"} for r, g, m in table.iter_rows()]
+    whole = ff.Curves.from_points(
+        frame["run"].to_list(), frame["size_train"].to_numpy(), frame["error"].to_numpy(), attributes=attributes,
+        metric=ff.Metric("error", "min", 0.0, 1.0), x_name="size_train",
+    )  # fmt: skip
+    groups = np.array([int(g) for g in whole.column("group")])
+    # one data set in four: enough to tell, and a quarter of the hours
+    whole = whole.take(np.isin(groups, np.unique(groups)[::4]))
+    return [(whole, whole.upto(0.25 * whole.last_x), whole.last_x)]
+
+
+def taskset() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
+    frame = pl.read_csv(DATA / "taskset_imdb_valid_loss.csv.gz", infer_schema_length=None)
+    task = frame["task"].to_numpy()
+    loss = frame.select(f"e{i}" for i in range(51)).cast(pl.Float64, strict=False).to_numpy()
+    clip = np.array([{t: 2 * np.nanmedian(loss[task == t, 0]) for t in np.unique(task)}[t] for t in task])
+    usable = np.isfinite(loss).all(axis=1)
+    out = []
+    for cut in (5, 10, 20, 40):
+        rows = np.flatnonzero(usable & (loss[:, cut] < clip))[::10]
+        y = np.minimum(loss[rows], clip[rows, None])
+        whole = ff.Curves.from_points(
+            np.repeat([f"{task[r]}/{r}" for r in rows], 51), np.tile(np.arange(51.0), rows.size), y.ravel(),
+            attributes=[{"run": f"{task[r]}/{r}", "group": task[r], "status": "finished"} for r in rows],
+            metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
+        )  # fmt: skip
+        out.append((whole, whole.upto(float(cut)), np.full(rows.size, 50.0)))
+    return out
+
+
+def gemstones() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
+    frame = pl.read_csv(DATA / "gemstones_train_loss.csv.gz")
+    whole = ff.Curves.from_points(
+        frame["run_name"].to_list(), frame["tokens"].to_numpy(), frame["train_loss"].to_numpy(),
+        metric=ff.Metric("train_loss", "min", 0.0), x_name="tokens",
+    )  # fmt: skip
+    return [(whole, whole.upto(share * whole.last_x), whole.last_x) for share in (0.2, 0.3, 0.5)]
+
+
+def examples() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
+    whole = ff.read_runs(HERE / "examples" / "runs", metric="val_loss")
+    whole = whole.take(whole.column("status").to_numpy() == "finished")
+    return [(whole, whole.upto(share * whole.last_x), whole.last_x) for share in (0.3, 0.5, 0.7)]
+
+
+def held_out(members: tuple[str, ...], whole: ff.Curves, seen: ff.Curves, at: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    q = np.empty((3, len(seen)))
+    for fold in np.unique(folds):
+        test = folds == fold
+        forecaster = EnsembleForecaster(members).fit(whole.take(~test))
+        q[:, test] = forecaster.predict(seen.take(test), at[test, None]).quantile([0.1, 0.5, 0.9])[:, :, 0]
+    return q
+
+
+def real() -> dict[str, object]:
+    net = LCPFN.load("wide")
+    out: dict[str, object] = {}
+    for name, make in {"lcdb": lcdb, "taskset": taskset, "gemstones": gemstones, "examples": examples}.items():
+        likelihood: dict[str, list[np.ndarray]] = {}
+        square: dict[str, list[np.ndarray]] = {}
+        scores: dict[str, list[np.ndarray]] = {"auto": [], "auto with network": []}
+        covered: list[np.ndarray] = []
+        groups: list[np.ndarray] = []
+        for whole, seen, at in make():
+            truth = whole.last_y
+            names = np.array([g if g is not None else r for g, r in zip(whole.column("group"), whole.runs, strict=True)])
+            code = np.unique(names, return_inverse=True)[1]
+            groups.append(names)
+            found = net.forecast(seen, at[:, None])
+            for form in FORMS:
+                predictive = EnsembleForecaster((form,)).predict(seen, at[:, None])
+                likelihood.setdefault(form, []).append(predictive.log_prob(truth[:, None])[:, 0])
+                square.setdefault(form, []).append((predictive.median()[:, 0] - truth) ** 2)
+            likelihood.setdefault("network", []).append(found.log_prob(truth[:, None])[:, 0])
+            square.setdefault("network", []).append((found.median()[:, 0] - truth) ** 2)
+            low, high = found.interval(0.8)
+            covered.append(((truth >= low[:, 0]) & (truth <= high[:, 0])).astype(float))
+            for label, members in (("auto", AUTO), ("auto with network", (*AUTO, "lcpfn"))):
+                q = held_out(members, whole, seen, at, code % 5)
+                scores[label].append(interval_score(q[0], q[2], truth, 0.8))
+        joined = np.concatenate(groups)
+        out[name] = {
+            "forecasts": int(joined.size),
+            "log_likelihood": {k: mean(np.concatenate(v), joined) for k, v in likelihood.items()},
+            "median_log_likelihood": {k: float(np.median(np.concatenate(v))) for k, v in likelihood.items()},
+            "network_squared_error_over_last": ratio(
+                np.concatenate(square["network"]), np.concatenate(square["last"]), joined
+            ),
+            "network_coverage80": mean(np.concatenate(covered), joined),
+            "interval_score_with_over_without_network": ratio(
+                np.concatenate(scores["auto with network"]), np.concatenate(scores["auto"]), joined
+            ),
+        }  # fmt: skip
+        print(name, json.dumps(out[name], indent=1), flush=True)
+    return out
+
+
+# -- speed --------------------------------------------------------------------------------------------------------------------
+
+
+def seconds(call: object, times: int) -> float:
+    """CPU seconds of one call: the median of `times`."""
+    taken = []
+    for _ in range(times):
+        started = time.process_time()
+        call()  # type: ignore[operator]
+        taken.append(time.process_time() - started)
+    return float(np.median(taken))
+
+
+def speed() -> dict[str, object]:
+    """The shipped network in NumPy: one curve of 20 points asked at 80 more, a batch of 64, and their share of the peak."""
+    model = LCPFN.load("domhan")
+    rng = np.random.default_rng(0)
+    x = np.tile(np.arange(1.0, 21.0), (64, 1))
+    y = np.sort(rng.random((64, 20)), axis=1)
+    at = np.arange(21.0, 101.0)
+    arch = model.engine.arch
+    tokens = 100
+    flops = 2 * tokens * (arch.layers * (4 * arch.width**2 + 2 * arch.width * arch.hidden) + 2 * arch.width**2)
+    flops += (
+        2 * 80 * (arch.width * arch.hidden + arch.hidden * arch.outputs)
+        + 2 * tokens * arch.width * arch.pointers * arch.pointer_width
+    )
+    a, b = rng.random((6400, 128), dtype=np.float32), rng.random((128, 256), dtype=np.float32)
+    rate = 2 * a.size * 256 / seconds(lambda: a @ b, 41)
+    one, many = seconds(lambda: model.predict(x[:1], y[:1], at), 41), seconds(lambda: model.predict(x, y, at), 11) / 64
+    return {
+        "one_curve_ms": one * 1e3, "batch_64_ms_a_curve": many * 1e3, "matrix_product_gflops": rate / 1e9,
+        "share_of_matrix_product_rate_at_64": flops / many / rate,
+    }  # fmt: skip
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["prior", "real", "speed"]
+    path = Path(HERE / "results" / "bench_lcpfn.json")
+    results = json.loads(path.read_text()) if path.exists() else {"name": "lcpfn"}
+    for name in wanted:
+        started = time.perf_counter()
+        results[name] = {"prior": prior, "real": real, "speed": speed}[name]()
+        results[name]["seconds"] = round(time.perf_counter() - started, 1)
+        print(json.dumps({name: results[name]}, indent=1))
+    results["versions"] = {"farfield": ff.__version__, "numpy": np.__version__}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
