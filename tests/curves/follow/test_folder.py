@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farfield.curves.follow import LogFolder
-from farfield.curves.follow.pieces import LineFollower
+from farfield.curves.follow.pieces import LineFollower, contested
 from farfield.curves.readers import RunLog, list_runs, tfevents
 from farfield.errors import FormatError, InputError
 
@@ -258,6 +258,57 @@ def test_two_writers_to_one_log_are_seen(tmp_path: Path) -> None:
     folder.poll()
     (run,) = folder.runs()
     assert folder.follower(run).contested(run, "loss")
+
+
+@pytest.mark.parametrize(
+    ("sequence", "want"),
+    [
+        (list(range(60)), False),
+        ([*range(60), *range(40, 60), *range(50, 60), *range(45, 70)], False),  # restarted from checkpoints
+        ([k // 4 for k in range(80)], False),  # four rows a step, always
+        ([*range(10)] * 6, False),  # counted anew every epoch
+        ([k for i in range(30) for k in (100 + i, i)], True),
+        ([k for i in range(0, 60, 5) for k in (*range(100 + i, 105 + i), *range(i, i + 5))], True),  # written in blocks
+        ([*range(50), *(k for i in range(50, 60) for k in (i, i))], True),  # a second one joins at the same step
+        ([0, 5, 1], False),
+        ([], False),
+    ],
+)
+def test_what_two_writers_look_like(sequence: list[int], want: bool) -> None:
+    assert contested(sequence) is want
+
+
+def test_a_file_that_goes_away_while_it_is_read_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(tmp_path / "a.jsonl", {"step": 1, "loss": 1.0})
+    append(tmp_path / "b.jsonl", {"step": 1, "loss": 1.0})
+    folder = LogFolder([tmp_path], share=10.0)
+
+    def vanished(self: LineFollower, path: Path) -> bytes:
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LineFollower, "_appended", vanished)
+        append(tmp_path / "a.jsonl", {"step": 2, "loss": 1.0})
+        folder.poll()
+    folder.poll()
+    folder.settle()
+    assert [run.metrics["loss"].step.tolist() for run in folder.runs()] == [[1, 2], [1]]
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", "deep")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_pieces", refuse)
+        (tmp_path / "c.jsonl").touch()
+        for _ in range(3):
+            folder._walk_after = 0.0
+            folder.poll()
+        assert [kind for kind, _ in folder.notices()] == ["unreadable"]
+    folder._walk_after = 0.0
+    append(tmp_path / "c.jsonl", {"step": 1, "loss": 1.0})
+    folder.poll()
+    folder.settle()
+    assert [run.name for run in folder.runs()] == ["a", "b", "c"]
 
 
 def test_keys_do_not_depend_on_other_runs_or_on_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_a_stop_said_without_a_command_is_carried_out_when_there_is_one(root: Pa
     step(watching)
     watching.journal.close()
     watching = begin(root, recorder(tmp_path))
-    step(watching, always=True)
+    step(watching)
     watching.wait(30)
     assert recorded(tmp_path) == ["run-03", "run-05", "run-07"]
 

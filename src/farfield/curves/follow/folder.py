@@ -51,6 +51,7 @@ class LogFolder:
         self._missing: set[Path] = set()
         self._notices: list[tuple[str, str]] = []
         self._hushed: set[Follower] = set()
+        self._refused: set[str] = set()
         self._walk_after = 0.0
         self._walk()
         for follower in self._followers.values():
@@ -126,7 +127,7 @@ class LogFolder:
             found = signature(folder)
             now = -1 if found is None else found[2]
             if now != stamp:
-                if _entries(folder) != entries:
+                if stamp == -2 or _entries(folder) != entries:
                     return True
                 self._folders[folder] = now, entries  # a file was rewritten under its own name, or a hidden one
         return any(signature(path) != seen for path, seen in self._undecided.items())
@@ -147,7 +148,13 @@ class LogFolder:
             if root in self._missing:
                 self._missing.discard(root)
                 self._notices.append(("back", f"{root} is back"))
-            news = self._walk_one(root, before) or news
+            try:
+                news = self._walk_one(root, before) or news
+            except OSError as error:  # something went away while it was looked at, or may not be
+                self._folders[root] = -2, frozenset()  # look again
+                if str(error) not in self._refused:
+                    self._refused.add(str(error))
+                    self._notices.append(("unreadable", str(error)))
         self._followers |= before  # what is gone stays as last seen
         self._walk_after = time.monotonic() + (time.process_time() - start) / self._share
         return news

@@ -32,8 +32,8 @@ _AUDIT = 2.0
 _MISSED = 2
 _PATIENCE = 5.0  # seconds for which a file that cannot be read may be half written
 _FEW = 4096  # bytes of event files that are read faster frame by frame
-# of the last so many points, steps that do not rise: one is a restart
-_RECENT, _FALLS = 40, 3
+# two writers: so often among the last so many points, the steps leave one sequence for the other
+_RECENT, _OFTEN = 40, 3
 
 
 def signature(path: Path) -> Signature | None:
@@ -70,23 +70,30 @@ class Follower:
 
     def poll(self) -> bool:
         """Look whether the files changed and read on where that is cheap; whether there are new points."""
-        now = {path: found for path in self.files() if (found := signature(path)) is not None}
-        if not now:
-            self._missed += 1
-            if self._missed == _MISSED and not self.gone:
-                self.gone, self.due = True, False
-                self.notices.append(("gone", f"{self.shown} is gone; its runs stay as last seen and get no advice"))
-            return False
-        self._missed = 0
-        if self.gone:
-            self.gone = False
-            self.notices.append(("back", f"{self.shown} is back"))
-        if now == self._seen:
-            if self._problem and time.monotonic() - self._failed_at >= _PATIENCE:
-                self.give_up()
-            return False
-        before, self._seen = self._seen, now
-        return self._grow(before, now)
+        before = self._seen
+        try:
+            now = {path: found for path in self.files() if (found := signature(path)) is not None}
+            if not now:
+                self._miss()
+                return False
+            self._missed = 0
+            if self.gone:
+                self.gone = False
+                self.notices.append(("back", f"{self.shown} is back"))
+            if now != before:
+                self._seen = now
+                return self._grow(before, now)
+        except OSError:  # gone or forbidden since it was listed: the next look tells
+            self._seen, self.due = before, True
+        if self._problem and time.monotonic() - self._failed_at >= _PATIENCE:
+            self.give_up()
+        return False
+
+    def _miss(self) -> None:
+        self._missed += 1
+        if self._missed == _MISSED and not self.gone:
+            self.gone, self.due = True, False
+            self.notices.append(("gone", f"{self.shown} is gone; its runs stay as last seen and get no advice"))
 
     def refresh(self) -> bool:
         """Read the piece as a whole; whether that went well. What cannot be read is tried again when it changes."""
@@ -126,8 +133,8 @@ class Follower:
         return self._runs
 
     def contested(self, run: RunLog, metric: str) -> bool:
-        """Whether the latest steps of a metric do not rise again and again: two writers, or a count that starts over."""
-        return _falls(run.metrics[metric].step)
+        """Whether the latest steps of a metric go back and forth, as those of two writers do."""
+        return contested(run.metrics[metric].step)
 
     def files(self) -> list[Path]:
         """Every file whose change means something."""
@@ -170,7 +177,7 @@ class LineFollower(Follower):
         return self._runs
 
     def contested(self, run: RunLog, metric: str) -> bool:
-        return super().contested(run, metric) if self._rows is None else _falls(self._rows.latest_steps(metric, _RECENT))
+        return super().contested(run, metric) if self._rows is None else contested(self._rows.steps(metric))
 
     def _grow(self, before: Mapping[Path, Signature], now: Mapping[Path, Signature]) -> bool:
         path = self.piece.paths[0]
@@ -276,7 +283,7 @@ class EventFollower(Follower):
         return self._runs
 
     def contested(self, run: RunLog, metric: str) -> bool:
-        return self._turns >= _FALLS or super().contested(run, metric)
+        return self._turns >= _OFTEN or super().contested(run, metric)
 
     def _grow(self, before: Mapping[Path, Signature], now: Mapping[Path, Signature]) -> bool:
         grown = False
@@ -394,5 +401,20 @@ def _after(kept: Mapping[str, Series], run: RunLog) -> RunLog:
     return dataclasses.replace(run, metrics=metrics)
 
 
-def _falls(step: Any) -> bool:
-    return int((np.diff(np.asarray(step)[-_RECENT:]) <= 0).sum()) >= _FALLS
+def contested(step: Any) -> bool:
+    """Whether the latest of some steps, in the order logged, come from two writers.
+
+    Either they fall back and then leap over everything before, again and again: a restart falls back too, but climbs up again.
+    Or each step is logged twice, which it was not before.
+    """
+    s = np.asarray(step, dtype=np.float64)
+    s = s[np.isfinite(s)]
+    if s.size < _RECENT // 4:
+        return False
+    gaps = np.diff(np.unique(s[-_RECENT:]))
+    unit = float(np.median(gaps)) if gaps.size else 0.0
+    highest = np.maximum.accumulate(s)[:-1]
+    leaps = (s[1:] > highest) & (s[:-1] < highest - _OFTEN * unit)
+    again = np.diff(s) == 0
+    twice = again[-_RECENT:].sum() >= _OFTEN and s.size > _RECENT * 5 // 4 and not again[:-_RECENT].any()
+    return bool(leaps[-_RECENT:].sum() >= _OFTEN or twice)

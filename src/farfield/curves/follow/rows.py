@@ -91,9 +91,9 @@ class Rows:
             out[name] = settle(step, value, None if self._stamp is None else time)
         return out
 
-    def latest_steps(self, metric: str, n: int) -> list[float]:
-        """The last n steps at which a metric was logged, in the order logged."""
-        return list(self._columns[metric][0][-n:]) if metric in self._columns else []
+    def steps(self, metric: str) -> Any:
+        """The steps at which a metric was logged, in the order logged."""
+        return np.array(self._columns[metric][0]) if metric in self._columns else np.zeros(0)
 
     def agrees(self, run: RunLog) -> bool:
         """Whether all that was taken is what the readers made of the same rows."""

@@ -206,6 +206,8 @@ class Watch:
 
     def _due(self, curves: Curves, keys: list[str]) -> bool:
         """Whether some run is to be judged again."""
+        if self.advice is None and self.command is not None and any(s["state"] == "said" for s in self.journal.stops.values()):
+            return True  # said by a watch that had no command
         ended = curves.column("status").is_in(["finished", "diverged", "killed", "pruned"]).to_list()
         threshold = self.adviser.threshold if self.adviser.rule == "probability" else 0.0
         for i, key in enumerate(keys):
@@ -292,8 +294,8 @@ class Watch:
         if not self.folder.follower(run).contested(run, self.metric):
             return False
         self._say(
-            "writers", key, f"run {name_of(run.name)}: its steps fall back again and again, as if two writers shared its log, or "
-            "it counted anew every epoch; it is left out"
+            "writers", key, f"run {name_of(run.name)}: its steps go back and forth, as if two writers shared its log; it is "
+            "left out"
         )  # fmt: skip
         return True
 
