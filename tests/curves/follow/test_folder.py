@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -325,6 +327,46 @@ def test_keys_do_not_depend_on_other_runs_or_on_where_the_command_runs(tmp_path:
     monkeypatch.chdir(tmp_path)
     again = LogFolder(["logs"])
     assert sorted(again.key(run) for run in again.runs()) == sorted(folder.key(run) for run in folder.runs())
+
+
+def test_a_trainers_checkpoints_are_one_run_however_many_come_and_go(tmp_path: Path) -> None:
+    def checkpoint(step: int) -> Path:
+        path = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
+        path.parent.mkdir()
+        history = [{"step": k, "eval_loss": 1.0 / k} for k in range(1, step + 1)]
+        path.write_text(json.dumps({"log_history": history, "max_steps": 30, "global_step": step}, indent=2))
+        return path
+
+    first = checkpoint(10)
+    folder = LogFolder([tmp_path], share=10.0)
+    key = folder.key(folder.runs()[0])
+    checkpoint(20)
+    folder.poll()
+    folder.settle()
+    assert steps(folder, "eval_loss") == list(range(1, 21))
+    assert folder.key(folder.runs()[0]) == key
+    shutil.rmtree(first.parent)
+    for _ in range(4):
+        folder.poll()
+    assert folder.notices() == []
+    assert steps(folder, "eval_loss") == list(range(1, 21))
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_store_in_sqlite_is_read_again_when_it_grows(mode: str, tmp_path: Path) -> None:
+    (source,) = (DATA / "optuna").glob("*.db")
+    shutil.copy(source, tmp_path / "study.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as store:
+        store.execute(f"PRAGMA journal_mode={mode}")
+        folder = LogFolder([tmp_path], share=10.0)
+        before = {folder.key(run): run.metrics["value"].step.size for run in folder.runs()}
+        columns = "trial_id, step, intermediate_value, intermediate_value_type"
+        store.execute(f"INSERT INTO trial_intermediate_values ({columns}) VALUES (1, 9999, 0.5, 'FINITE')")
+        store.commit()
+        folder.poll()
+        folder.settle()
+        after = {folder.key(run): run.metrics["value"].step.size for run in folder.runs()}
+    assert [after[key] - before[key] for key in before] == [1] + [0] * (len(before) - 1)
 
 
 def test_a_damaged_log_in_a_folder_is_said_and_the_rest_goes_on(tmp_path: Path) -> None:
