@@ -153,6 +153,8 @@ def test_keras(quality: float, ends: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.peer("ray")
+@pytest.mark.peer("requests")  # what Ray Tune needs beside Ray itself
+@pytest.mark.peer("pydantic")
 def test_the_stopper_by_rays_protocol() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
