@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from farfield.cli.reading import read, reading_options
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from farfield.curves.data import Curves, FloatArray
     from farfield.curves.results import Forecast
 
@@ -51,6 +54,8 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
 @click.option("--report", metavar="FILE.html", help="All of it in one HTML file that works offline.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table, not only the best 40.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the joint draws.")
+@click.option("--jobs", type=int, metavar="N", help="With -o DIR/: worker processes; default, the processors.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="With -o DIR/: who works.")
 @output_options
 @click.pass_context
 def command(
@@ -70,6 +75,8 @@ def command(
     report: str | None,
     everything: bool,
     seed: int,
+    jobs: int | None,
+    engine: str,
     as_json: bool,
     as_csv: bool,
     out: str | None,
@@ -78,8 +85,24 @@ def command(
 ) -> None:
     """Where each run in PATH... will end, best first. PATH is a log, a folder of logs, or - for standard input.
 
+    With -o DIR/ each PATH is a partition: forecast by itself, written to DIR/NAME.parquet and not repeated when asked again.
+
     Exit code 0: forecast. 2: bad input, or none of the runs could be forecast.
     """
+    if out is not None and (out.endswith("/") or os.path.isdir(out)):
+        if by is not None and not by.endswith("x"):
+            raise InputError(f"--by {by}: with -o DIR/ allowed: a multiple of the last x such as 2x")
+        apart = {"--context": context, "--hide": hide, "--plot": plot, "--report": report, "--run": chosen["runs"]}
+        given = [name for name, value in apart.items() if value]
+        if given:
+            raise InputError(f"{', '.join(given)}: not with -o DIR/, where each file is forecast by itself")
+        partitions(
+            chosen, out, jobs, engine, quiet, to=to, factor=None if by is None else parse_by(by)[0], level=level, estimate=estimate,
+            target=target, method=method, lr_schedule=lr_schedule, seed=seed,
+        )  # fmt: skip
+        return
+    if jobs is not None or engine != "local":
+        raise InputError("--jobs and --engine divide partitions among workers; say where they go with -o DIR/")
     fmt = format_of(as_json, as_csv, out)
     if to is not None and by is not None:
         raise click.UsageError("--to and --by cannot both be given; one says where, the other how much further")
@@ -120,6 +143,24 @@ def command(
     if found.refused_index.size == len(curves):
         reasons = sorted({status.short for status in found.status})
         raise InputError(f"none of the {len(curves)} runs could be forecast: {'; '.join(reasons)}")
+
+
+def partitions(chosen: Mapping[str, Any], out: str, jobs: int | None, engine: str, quiet: bool, **settings: Any) -> None:
+    """Forecast every path by itself into the folder `out`, and say what became of each."""
+    from farfield.curves.partitions import Settings, forecast_partitions
+
+    reading = {name: chosen[name] for name in ("metric", "x", "goal", "run_column")}
+    found = forecast_partitions(chosen["paths"], out, Settings(**reading, **settings), jobs=jobs, engine=engine, quiet=quiet)
+    failed = [one for one in found if one.problem is not None]
+    for one in failed:
+        click.echo(f"left out: {one.source}: {one.problem}", err=True)
+    if not quiet:
+        reused = sum(one.reused for one in found)
+        runs, done = sum(one.n_runs for one in found), sum(one.n_forecast for one in found)
+        again = f" ({reused} of them before)" if reused else ""
+        click.echo(f"{len(found) - len(failed)} of {len(found)} partitions forecast{again}: {done} of {runs} runs, in {out}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(found)} partitions could not be forecast; the others are in {out}")
 
 
 def parse_by(text: str) -> tuple[float, float]:
