@@ -321,6 +321,22 @@ def test_the_command_merges_an_adapter_and_writes_what_rounding_loses(tmp_path: 
     assert "hold or lie in each other" in str(refused.exception)
 
 
+def test_what_rounding_loses_of_a_model_with_a_file_of_integers_alone(tmp_path: Path) -> None:
+    for i, name in enumerate(("a", "b")):
+        layout = [("x-00001-of-00002.safetensors", [("w", "F32", (3,))]), ("x-00002-of-00002.safetensors", [("n", "I64", (2,))])]
+        with CheckpointWriter(tmp_path / name, layout, sync=False) as writer:
+            writer.write("w", 0, formats.round_to(np.array([1.0, 0.1, -3.0]) + i * 0.01, "F32"))
+            writer.write("n", 0, np.array([i, 7], "<u8"))
+            writer.finish()
+    prepared = plan(open_operands([tmp_path / "a", tmp_path / "b"]), lambda _: Linear((0.3,)), dtype="BF16")
+    write_plan(prepared, tmp_path / "out", low=tmp_path / "low")
+    with Checkpoint.open(tmp_path / "out") as high, Checkpoint.open(tmp_path / "low") as low:
+        assert list(low.tensors) == ["w"]
+        assert high.read("n").tolist() == [0, 7]
+        both = high.read_float64("w") + low.read_float64("w")
+        np.testing.assert_allclose(both, np.array([1.003, 0.103, -2.997]), rtol=2.0**-16)
+
+
 def test_stochastic_rounding_is_right_on_average_and_a_function_of_the_position(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     for name, step in (("a", 0.0), ("b", 2.0**-10)):

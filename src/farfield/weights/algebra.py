@@ -196,6 +196,7 @@ def execute(
     layout = [
         (shard, [(name, plan.dtypes[name], shape) for name, _, shape in tensors if plan.writes(name)])
         for shard, tensors in base.layout
+        if not plan.low or any(plan.writes(name) for name, _, _ in tensors)
     ]
     beside = {} if plan.low or (target.name.endswith(".safetensors") and len(layout) == 1) else base.side_files
     with CheckpointWriter(
