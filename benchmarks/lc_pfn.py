@@ -1,12 +1,16 @@
 """The learning-curve networks against the paper's figures, single forms, `auto` without them, and the published layers.
 
-    python benchmarks/lcpfn.py prior                      likelihood on the paper's prior, beside its table 3
-    FARFIELD_DATA=... python benchmarks/lcpfn.py real     the wide network on LCDB, TaskSet, Gemstones and the example runs
-    python benchmarks/lcpfn.py speed                      a curve, a batch and a folder of Parquet, in CPU seconds of one thread
+    python benchmarks/lc_pfn.py prior                      likelihood on the paper's prior, beside its table 3
+    FARFIELD_DATA=... python benchmarks/lc_pfn.py real     the wide network on LCDB, TaskSet, Gemstones and the example runs
+    python benchmarks/lc_pfn.py speed                      a curve and a batch of the shipped network, in CPU seconds of one thread
+    python benchmarks/lc_pfn.py published                  the published network: its own layers in torch against ours, same weights
+    python benchmarks/lc_pfn.py partitions                 100,000 curves of 50 points, 10 asked each, Parquet to Parquet, two cores
+
+`published` needs lcpfn 0.1.3 (pip install --no-deps lcpfn==0.1.3, beside torch).
 
 `real` scores the network as it is, before any other run calibrates it, against each single form and the last value, and `auto`
 with the network among its members against `auto` without. Cuts, groups and folds are those of forecast_accuracy.py. Rows go to
-results/bench_lcpfn.json.
+results/bench_lc_pfn.json.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import farfield as ff
 from farfield.curves.ensemble import AUTO
 from farfield.curves.forecaster import EnsembleForecaster
 from farfield.curves.pfn import LCPFN
+from farfield.curves.pfn.published import PublishedNetwork
 from farfield.curves.pfn.scoring import score_on_prior
 from farfield.intervals import interval_score
 
@@ -190,13 +195,110 @@ def speed() -> dict[str, object]:
     }  # fmt: skip
 
 
+def published() -> dict[str, object]:
+    """The layers of lcpfn 0.1.3 in torch and ours in NumPy with the same random weights: 20 points seen, 80 asked."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+    # what the package imported from torch's transformer module before torch moved it, and an argument torch now passes
+    from torch.nn.modules import transformer
+
+    for kind in (nn.MultiheadAttention, nn.Linear, nn.LayerNorm, nn.Dropout):
+        setattr(transformer, kind.__name__, kind)
+    if "MultiheadAttention" not in transformer.__all__:
+        transformer.__all__ += ["MultiheadAttention", "Linear", "LayerNorm", "Dropout"]
+    from lcpfn import encoders, layer
+    from lcpfn.transformer import TransformerModel
+
+    forward = layer.TransformerEncoderLayer.forward
+    layer.TransformerEncoderLayer.forward = lambda self, src, src_mask=None, src_key_padding_mask=None, is_causal=None: forward(
+        self, src, src_mask, src_key_padding_mask
+    )
+    out: dict[str, object] = {}
+    rng = np.random.default_rng(0)
+    for size, width, layers in (("P1", 128, 3), ("P2", 256, 3)):
+        torch.manual_seed(0)
+        encoder = nn.Sequential(encoders.Normalize(0.0, 101.0), encoders.Normalize(0.5, np.sqrt(1 / 12)), encoders.Linear(1, width))
+        values = encoders.get_normalized_uniform_encoder(encoders.Linear)(1, width)
+        theirs = TransformerModel(
+            encoder, 1000, width, width // 128, 2 * width, layers, 0.0, y_encoder=values
+        ).eval()  # fmt: skip
+        with torch.no_grad():
+            for p in theirs.parameters():
+                p.add_(0.05 * torch.randn_like(p))
+        ours = PublishedNetwork.of({k: v.numpy() for k, v in theirs.state_dict().items()}, np.linspace(0, 1, 1001))
+        row: dict[str, object] = {"parameters": sum(p.numel() for p in theirs.parameters())}
+        for n in (1, 64):
+            x, at = np.tile(np.arange(1.0, 21.0), (n, 1)), np.tile(np.arange(21.0, 101.0), (n, 1))
+            y = np.sort(rng.random((n, 20)), axis=1)
+            given = (
+                torch.tensor(np.concatenate([x, at], axis=1).T[:, :, None], dtype=torch.float32),
+                torch.tensor(np.concatenate([y, 0 * at], axis=1).T, dtype=torch.float32),
+            )
+
+            def call(given: tuple[object, ...] = given, theirs: object = theirs) -> object:
+                with torch.no_grad():
+                    return theirs(given, single_eval_pos=20)  # type: ignore[operator]
+
+            difference = float(np.abs(call().numpy().transpose(1, 0, 2) - ours.logits(x, y, at)).max())  # type: ignore[attr-defined]
+            assert difference < 1e-5 * 10, difference
+            pairs = [
+                (seconds(call, 5), seconds(lambda x=x, y=y, at=at, ours=ours: ours.logits(x, y, at), 5))
+                for _ in range(7 if n > 1 else 21)
+            ]
+            a, b = np.array(pairs).T
+            row[f"{n} curves"] = {
+                "lcpfn_ms_a_curve": float(np.median(a)) / n * 1e3, "ours_ms_a_curve": float(np.median(b)) / n * 1e3,
+                "ratio": float(np.median(a / b)), "largest_difference_of_logits": difference,
+            }  # fmt: skip
+        flops = 2 * (100 * layers * (4 * width**2 + 4 * width**2) + 80 * (2 * width**2 + 2 * width * 1000))
+        p, q = rng.random((6400, width), dtype=np.float32), rng.random((width, 2 * width), dtype=np.float32)
+        rate = 2 * p.size * q.shape[1] / seconds(lambda p=p, q=q: p @ q, 41)
+        row["matrix_product_gflops"] = rate / 1e9
+        row["share_of_matrix_product_rate_at_64"] = flops / (row["64 curves"]["ours_ms_a_curve"] / 1e3) / rate  # type: ignore[index]
+        out[size] = row
+    return out
+
+
+def partitions() -> dict[str, object]:
+    """Wall and CPU seconds of `farfield forecast in/*.parquet --method lcpfn -o out/` on 20 files of 5,000 curves."""
+    import resource
+    import subprocess
+    import tempfile
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "in").mkdir()
+        steps = np.arange(1, 51)
+        for k in range(20):
+            y = rng.uniform(0.2, 2, (5000, 1)) + rng.uniform(0.5, 3, (5000, 1)) * steps ** -rng.uniform(0.2, 1.2, (5000, 1))
+            y += 0.01 * rng.normal(size=y.shape)
+            run = np.repeat([f"{k}-{i}" for i in range(5000)], 50)
+            frame = pl.DataFrame({"run": run, "step": np.tile(steps, 5000), "val_loss": y.ravel()})
+            frame.write_parquet(f"{folder}/in/{k:02}.parquet")
+        files = sorted(str(p) for p in (Path(folder) / "in").iterdir())
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "farfield", "forecast", *files, "--metric", "val_loss", "--by", "2x", "--method", "lcpfn"]
+        subprocess.run([*command, "--jobs", "2", "-o", f"{folder}/out/"], check=True)
+        wall = time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        rows = sum(pl.read_parquet(p).height for p in (Path(folder) / "out").glob("*.parquet"))
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"curves": 100_000, "rows": rows, "wall_s": wall, "cpu_s": cpu}
+
+
+PARTS = {"prior": prior, "real": real, "speed": speed, "published": published, "partitions": partitions}
+
+
 def main() -> None:
-    wanted = sys.argv[1:] or ["prior", "real", "speed"]
-    path = Path(HERE / "results" / "bench_lcpfn.json")
-    results = json.loads(path.read_text()) if path.exists() else {"name": "lcpfn"}
+    wanted = sys.argv[1:] or ["prior", "real", "speed", "partitions"]
+    path = Path(HERE / "results" / "bench_lc_pfn.json")
+    results = json.loads(path.read_text()) if path.exists() else {"name": "lc_pfn"}
     for name in wanted:
         started = time.perf_counter()
-        results[name] = {"prior": prior, "real": real, "speed": speed}[name]()
+        results[name] = PARTS[name]()
         results[name]["seconds"] = round(time.perf_counter() - started, 1)
         print(json.dumps({name: results[name]}, indent=1))
     results["versions"] = {"farfield": ff.__version__, "numpy": np.__version__}
