@@ -27,11 +27,14 @@ class Checkout:
         return path
 
     def record(self, key: str = "P015", **values: Any) -> Path:
-        """The model record under another id, with single-line values replaced."""
-        values = {"id": key, "slug": f"slug-{key.lower()}", "arxiv": f"2310.{key[1:]}00", **values}
+        """The model record under another id, not yet built, with values replaced."""
+        own = {"id": key, "slug": f"slug-{key.lower()}", "arxiv": f"2310.{key[1:]}00", "entry": [], "oracle": []}
+        values = own | values
         text = MODEL.read_text(encoding="utf-8")
         for name, value in values.items():
-            text, n = re.subn(rf"^{name} = .*$", lambda _, n=name, v=value: f"{n} = {json.dumps(v)}", text, count=1, flags=re.M)
+            text, n = re.subn(
+                rf"^{name} = (\[\n(.*\n)*?\]|.*)$", lambda _, n=name, v=value: f"{n} = {json.dumps(v)}", text, count=1, flags=re.M
+            )
             assert n == 1, name
         return self.file(f"src/farfield/papers/{key}.toml", text)
 

@@ -57,8 +57,8 @@ MISTAKES = [
     (r"^aka = \[.*?^\]", 'aka = ["a", "A"]', "without repeats", "aka", 0),
     (r"^summary = \"\"\".*?\"\"\"", 'summary = "One. Two."', "exactly three sentences (this has 2)", "summary", 0),
     (r"^requires = \[.*?\]", 'requires = ["pytorch"]', "one of torch", "requires", 0),
-    (r"^entry = \[\]", 'entry = ["LCPFN"]', "farfield.curves", "entry", 0),
-    (r"^oracle = \[\]", 'oracle = ["test_lcpfn"]', "tests/curves", "oracle", 0),
+    (r"^entry = \[.*?\n\]", 'entry = ["LCPFN"]', "farfield.curves", "entry", 0),
+    (r"^oracle = \[.*?\n\]", 'oracle = ["test_lcpfn"]', "tests/curves", "oracle", 0),
     (r'^reason = ".*?"', "reason = 3", "reason is 3; allowed: text", "reason", 0),
     (r'^name = "ifBO 0.4.1"', 'title = "ifBO"', "unknown key 'title'", 'title = "ifBO', 0),
     (r"^statement = ", "statment = ", "unknown key 'statment'; nearest: statement", "statment", 0),
@@ -161,7 +161,7 @@ def test_mutated_records_raise_nothing_but_our_errors(tmp_path: Path) -> None:
                     data[at:at] = rng.choice([b'"', b"[", b"]", b"{}", b"=", b"\n[x]\n", b"\x00", b"9" * 30, b"true"])
                 case _:
                     del data[at:]
-                    data = data or bytearray(b"\n")
+            data = data or bytearray(b"\n")
         path.write_bytes(data)
         try:
             read(path)
