@@ -46,7 +46,7 @@ def mean(values: list[float] | np.ndarray, groups: list[str] | np.ndarray) -> di
 
 # -- orderings ----------------------------------------------------------------------------------------------------------------
 
-POOL, ORDERINGS, FULL, NODES = 40, 20, 20, 16
+POOL, ORDERINGS, FULL, NODES = 40, 20, 20, 12
 
 
 def chances(whole: ff.Curves, forecaster: EnsembleForecaster, values: np.ndarray) -> np.ndarray:
@@ -230,11 +230,9 @@ def peeking(collection: Collection, sweeps: int, groups: np.ndarray) -> dict[str
                 "asha": put("asha", follow(sweep, steps, halving(sweep, steps, rng))),
                 "median": put("median", median_rule(sweep, steps, rng)),
             }
-            spent["ours"] = put("ours", ours := follow(sweep, steps, advised(sweep, forecaster)))
             for peer in ("asha", "median"):
-                # advice that used less than the peer is within its budget as it is
-                within = spent["ours"] <= spent[peer]
-                put(f"ours at {peer}'s", ours if within else follow(sweep, steps, advised(sweep, forecaster, spent[peer])))
+                put(f"ours at {peer}'s", follow(sweep, steps, advised(sweep, forecaster, spent[peer])))
+            spent["ours"] = put("ours", follow(sweep, steps, advised(sweep, forecaster)))
             for peer, budget in spent.items():
                 put(f"last value at {peer}'s", follow(sweep, steps, last_value(sweep, steps, budget)))
         print(group, file=sys.stderr, flush=True)
@@ -357,14 +355,14 @@ def main() -> None:
     wanted = sys.argv[1:] or ["orderings", "peeking", "reliability", "censored"]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"name": "stopping"}
     tasks, sets = taskset(), lcdb()
-    few, some = np.unique(tasks.groups), np.unique(sets.groups)[::8]
+    few, some = np.unique(tasks.groups), np.unique(sets.groups)[::10]
     jobs: dict[tuple[str, str], Callable[[], dict[str, object]]] = {
         ("reliability", "taskset"): lambda: reliability(tasks, 3, few),
-        ("peeking", "taskset"): lambda: peeking(tasks, 3, few),
         ("orderings", "taskset"): lambda: orderings(tasks),
-        ("censored", "taskset"): lambda: censored(tasks, 240, 2),
+        ("peeking", "taskset"): lambda: peeking(tasks, 2, few),
         ("peeking", "lcdb"): lambda: peeking(sets, 1, some),
         ("reliability", "lcdb"): lambda: reliability(sets, 1, some),
+        ("censored", "taskset"): lambda: censored(tasks, 240, 2),
     }
     for (section, name), job in jobs.items():
         if section not in wanted:

@@ -30,16 +30,18 @@ class Collection:
     whole: ff.Curves
     n_folds: int
 
-    @property
+    @functools.cached_property
     def groups(self) -> np.ndarray:
         return self.whole.column("group").to_numpy()
 
-    def fold(self, group: str) -> int:
-        return int(np.searchsorted(np.unique(self.groups), group)) % self.n_folds
+    @functools.cached_property
+    def folds(self) -> np.ndarray:
+        """(n_runs,) fold of each run's group."""
+        return np.unique(self.groups, return_inverse=True)[1] % self.n_folds
 
     def forecaster(self, group: str) -> EnsembleForecaster:
         """The forecaster of the group's fold: it has seen `CONTEXT` finished runs of other folds."""
-        return _fitted(self, self.fold(group))
+        return _fitted(self, int(self.folds[np.argmax(self.groups == group)]))
 
     def sweep(self, rows: np.ndarray) -> ff.Curves:
         """The named runs as a sweep that is under way."""
@@ -51,8 +53,7 @@ class Collection:
 
 @functools.lru_cache(maxsize=16)
 def _fitted(collection: Collection, fold: int) -> EnsembleForecaster:
-    folds = np.array([collection.fold(g) for g in collection.groups])
-    rows = np.flatnonzero((folds != fold) & (collection.whole.column("status") == "finished").to_numpy())
+    rows = np.flatnonzero((collection.folds != fold) & (collection.whole.column("status") == "finished").to_numpy())
     some = np.random.default_rng(0).choice(rows, min(CONTEXT, rows.size), replace=False)
     return EnsembleForecaster().fit(collection.whole.take(np.sort(some)))
 
@@ -77,7 +78,7 @@ def taskset() -> Collection:
         np.repeat(names, 51), np.tile(np.arange(51.0), len(names)), loss.ravel(), attributes=attributes,
         metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
     )  # fmt: skip
-    return Collection("taskset", whole, 2)
+    return Collection("taskset", whole, 4)
 
 
 def lcdb() -> Collection:

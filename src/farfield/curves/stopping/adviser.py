@@ -77,8 +77,8 @@ def stop_advice(
     context : further runs to learn from
     best : a value to beat besides those logged, e.g. of a model in use
     price : for ``regret``: least gain worth a unit of x; None for what a fresh run of this kind earns
-    budget : x that may still be spent on all runs; more runs are stopped, the least gainful per unit first, so that it suffices
-        when the number of runs falls as 1 / x, as in successive halving. The bound `risk` does not hold for these
+    budget : x that may still be spent on all runs. It then decides how many are stopped, instead of the rule and `risk`: so many
+        that it suffices when the number of runs falls as 1 / x, as in successive halving; the least gainful per unit go first
     despite : caveats to stop in spite of, of ``uncalibrated``, ``decay`` and ``schedule``
     estimate, method, lr_schedule : as in `farfield.forecast`
     rng : seed of the joint draws
@@ -213,9 +213,10 @@ class Adviser:
         remaining = np.where(going, np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
         open_ = np.array([s is StopStatus.CONTINUE for s in status], dtype=bool)
         stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
-        stopping = self._within_risk(status, drawn, stopping, gone)
-        if budget is not None:
-            _fit_budget(status, drawn, open_, gone | stopping, remaining, at, budget)
+        if budget is None:
+            self._within_risk(status, drawn, stopping, gone)
+        else:
+            _fit_budget(status, drawn, open_, gone, remaining, at, budget)
         stopped = np.array([s.stops for s in status], dtype=bool) | gone
         ends_at = [f"{curves.x_name} {position(a)}" for a in at]
         p_best = drawn.p_best[:n]
@@ -287,9 +288,7 @@ class Adviser:
         stopping[order[: int(worth.argmax()) if worth.any() else order.size]] = True
         return stopping, gain, price
 
-    def _within_risk(
-        self, status: list[StopStatus], drawn: Ends, stopping: NDArray[np.bool_], gone: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _within_risk(self, status: list[StopStatus], drawn: Ends, stopping: NDArray[np.bool_], gone: NDArray[np.bool_]) -> None:
         """Mark the candidates STOP, the least risky first, as long as the winner is lost with at most the allowed probability."""
         stopping = stopping.copy()
         p = drawn.p_wins_yet[: stopping.size]
@@ -301,7 +300,6 @@ class Adviser:
         stopping[keep] = False
         for i in rows:
             status[i] = StopStatus.STOP if stopping[i] else StopStatus.RISK
-        return stopping
 
     def _warnings(self, curves: Curves, status: list[StopStatus], at: FloatArray) -> list[str]:
         out = []
@@ -327,7 +325,7 @@ def _fit_budget(
     status: list[StopStatus], drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], remaining: FloatArray,
     at: FloatArray, budget: float,
 ) -> None:  # fmt: skip
-    """Stop further runs, in place, until the budget suffices for those that stay when their number falls as 1 / x down to one."""
+    """Stop runs, in place, until the budget suffices for those that stay when their number falls as 1 / x down to one."""
     left = open_ & ~gone
     n = int(left.sum())
     if n < 2 or remaining[left].sum() <= budget:

@@ -153,13 +153,15 @@ class Ends:
         first = next_kept(np.zeros(len(order), dtype=np.int64), rows)
         second = next_kept(np.minimum(first + 1, n), rows)
         out, gains = [], []
+        expected = self.draws.mean(axis=0)
         left = may_stop & ~gone
         while left.any():
             leader = padded[rows, first]
             margin = best[rows, padded[rows, second]] - best[rows, leader]
             gain = np.bincount(leader, margin, minlength=n + 1)[:n] / len(order)
             rate = np.where(left, gain / np.maximum(remaining, 1e-300), np.inf)
-            i = int(rate.argmin())
+            # draws tell runs without a chance apart no further: of those the worst expected end goes first
+            i = int(np.where(rate <= rate.min(), expected, -np.inf).argmax())
             out.append(i)
             gains.append(gain[i])
             left[i] = kept[i] = False
