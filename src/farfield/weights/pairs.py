@@ -119,7 +119,6 @@ class PairNear:
     def __init__(self, terms: Terms, size: int) -> None:
         self.terms = terms
         self.whole, self.step = _split_weights(terms)
-        # the low halves of x and y stay zero: only the high ones are written
         self._x, self._y, self._r, self._s = (np.zeros(size, np.float32) for _ in range(4))
         self._size = np.empty(size, np.uint16)
         self._flags = [np.empty(size, np.bool_) for _ in range(2)]
@@ -138,8 +137,8 @@ class PairNear:
             if int(np.bitwise_and(raw, np.uint16(0x7FFF), out=size).max(initial=0)) >= _LARGE:
                 return None
         x, y, r, s = (b[:n] for b in (self._x, self._y, self._r, self._s))
-        x.view(np.uint16)[1::2] = first
-        y.view(np.uint16)[1::2] = second
+        for raw, wide in ((first, x), (second, y)):
+            np.left_shift(raw, np.uint32(16), out=wide.view(np.uint32), dtype=np.uint32)
         np.subtract(y, x, out=s)
         np.multiply(s, np.float32(self.step), out=s)
         if self.whole == 1:
@@ -148,11 +147,12 @@ class PairNear:
             np.multiply(x, np.float32(self.whole), out=r)
             np.add(r, s, out=r)
         near, other = self._flags[0][:n], self._flags[1][:n]
-        np.subtract(r.view(np.uint16)[::2], np.uint16(0x8000 - _DOUBT), out=size)
-        np.less_equal(size, np.uint16(2 * _DOUBT), out=near)
         bits = r.view(np.uint32)
+        np.copyto(size, bits, casting="unsafe")  # the low half
+        np.subtract(size, np.uint16(0x8000 - _DOUBT), out=size)
+        np.less_equal(size, np.uint16(2 * _DOUBT), out=near)
         np.abs(s, out=s)
-        scaled = self._y[:n]
+        scaled = y
         np.multiply(r, _CANCEL, out=scaled)
         np.abs(scaled, out=scaled)
         np.less(scaled, s, out=other)
@@ -161,8 +161,8 @@ class PairNear:
             np.less(scaled, _CANCEL * _TINY, out=other)
             np.logical_or(near, other, out=near)
         np.add(bits, np.uint32(0x8000), out=bits)  # ties are among those in doubt
-        out = r.view("<u2")[1::2].copy()
-        scaled.view(np.uint32)[:] = 0  # y's low halves again
+        np.right_shift(bits, np.uint32(16), out=bits)
+        out = bits.astype("<u2")
         left = np.flatnonzero(near)
         if left.size and self.whole == 1:
             left = self._settle(first, second, out, left)
