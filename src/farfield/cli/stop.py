@@ -21,7 +21,7 @@ from farfield.cli.reading import read, reading_options
 @click.option("--to", type=float, metavar="X", help="Where the runs end; default: each run's planned end.")
 @click.option("--best", type=float, metavar="VALUE", help="A value to beat besides those logged.")
 @click.option("--price", type=float, help="For --rule regret: the least gain worth a unit of x.")
-@click.option("--budget", type=float, metavar="X", help="What may still be spent on all runs, in x: it decides how many are stopped.")
+@click.option("--budget", type=float, metavar="X", help="What all runs may still spend, in x: it decides how many are stopped.")
 @click.option(
     "--despite", type=click.Choice(["uncalibrated", "decay", "schedule"]), multiple=True,
     help="Stop although the forecast is uncalibrated, a decay is to come, or the schedule is unknown (repeatable).",
