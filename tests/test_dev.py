@@ -75,7 +75,7 @@ def test_an_interrupted_installation_is_done_again(checkout: Path) -> None:
 def test_test_has_an_environment_of_its_own_and_runs_every_check(checkout: Path) -> None:
     done = dev(checkout, "test")
     assert done.stdout.splitlines() == ["run ruff check .", "run ruff format --check .", "run mypy", "run pytest -n 2"]
-    assert installed(checkout)[0].startswith("pip install --quiet --constraint constraints.txt --editable .[dev,sklearn]")
+    assert installed(checkout)[0].startswith("pip install --quiet --constraint constraints.txt --editable .[dev,sklearn,hpo]")
     assert not (checkout / ".venv").exists()
 
 
