@@ -48,7 +48,8 @@ def test_a_bounded_density_with_a_kink():
 
 @pytest.mark.peer("emcee")
 def test_the_moments_of_emcee():
-    emcee = pytest.importorskip("emcee")
+    import emcee
+
     prior = DomhanPrior(20)
     y = np.full((1, 20), np.nan)
     y[0, :5] = [0.62, 0.55, 0.7, 0.58, 0.66]
