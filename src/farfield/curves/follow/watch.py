@@ -72,6 +72,7 @@ class Watch:
     _counts: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
+        self._counts = self._count()  # said by the watch before
         for stop in self.journal.stops.values():
             if stop["state"] == "started":
                 stop["state"] = "unknown"
@@ -133,10 +134,15 @@ class Watch:
             return
         for i, key in enumerate(keys):
             self._adopt(key, i, advice, withheld.get(key))
-        counts = len(curves), int(advice.live.sum()), int(advice.stop.sum())
+        counts = self._count()
         if counts != self._counts:
             self._counts = counts
             self._event("summary", text=advice.summary(), runs=counts[0], live=counts[1], stop=counts[2])
+
+    def _count(self) -> tuple[int, int, int]:
+        """Runs advised on, still going, and to stop."""
+        advised = list(self.journal.advised.values())
+        return len(advised), sum(a["status"] not in ("ended", "stopped") for a in advised), sum(a["stop"] for a in advised)
 
     def _read(self, runs: list[RunLog], always: bool) -> tuple[Curves, list[str], dict[str, str]] | None:
         """Curves of the runs that can be judged, their keys, and for some why they get no advice."""
