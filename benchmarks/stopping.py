@@ -1,6 +1,6 @@
 """Does stopping on forecasts save budget without losing the winner? TaskSet and LCDB, true ends known.
 
-    FARFIELD_DATA=... python benchmarks/stopping.py [orderings] [peeking] [reliability] [censored]
+    FARFIELD_DATA=... python benchmarks/stopping.py [orderings] [peeking] [reliability] [censored] [skip-lcdb] [skip-taskset]
 
 * orderings: the protocol of LC-PFN (arXiv 2310.20447, section 5.3). Configurations in random order, each trained until the rule
   stops it; epochs until the best found matches what 20 full trainings found, on average over 20 orderings.
@@ -352,7 +352,8 @@ def _one_censored(collection: Collection, n_runs: int, rng: np.random.Generator)
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or ["orderings", "peeking", "reliability", "censored"]
+    asked = set(sys.argv[1:])
+    wanted = {a for a in asked if not a.startswith("skip-")} or {"orderings", "peeking", "reliability", "censored"}
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"name": "stopping"}
     tasks, sets = taskset(), lcdb()
     few, some = np.unique(tasks.groups), np.unique(sets.groups)[::10]
@@ -365,7 +366,7 @@ def main() -> None:
         ("censored", "taskset"): lambda: censored(tasks, 240, 2),
     }
     for (section, name), job in jobs.items():
-        if section not in wanted:
+        if section not in wanted or f"skip-{name}" in asked:
             continue
         started = time.process_time()
         results.setdefault(section, {})[name] = {**job(), "cpu_seconds": round(time.process_time() - started, 1)}
