@@ -343,7 +343,7 @@ def test_tables_are_written_between_their_lines_and_a_stale_one_is_told(claims, 
     text = Path("README.md").read_text()
     assert text.startswith("before\n<!-- begin")
     assert text.endswith("-->\nafter\n")
-    assert "Claims run: 1 (1 holds)." in text
+    assert "| holds | 1 | " in text
     assert "| P920 | A claim called claim-p920 | It is better. | holds |" in text
     Path("README.md").write_text("no block")
     with pytest.raises(InputError, match="generated block"):

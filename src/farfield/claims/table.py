@@ -14,14 +14,16 @@ FILES = ("README.md", "docs/claims.md")  # under the root of the checkout: the s
 
 
 def short(rows: Iterable[Row]) -> str:
-    """How many claims have each verdict, and one line for each claim."""
+    """One line a verdict: how many claims have it, and which papers they are of."""
     rows = list(rows)
     if not rows:
         return "No claim has been run yet.\n"
-    counts = [(v.value, sum(r.verdict is v for r in rows)) for v in Verdict]
-    said = ", ".join(f"{n} {name}" for name, n in counts if n)
-    cells: list[tuple[object, ...]] = [(r.id, _text(r.title), _text(r.statement), r.verdict.value) for r in rows]
-    return f"Claims run: {len(rows)} ({said}).\n\n" + documents.table(("", "paper", "claim", "verdict"), cells)
+    cells: list[tuple[object, ...]] = []
+    for verdict in Verdict:
+        having = [r for r in rows if r.verdict is verdict]
+        if having:
+            cells.append((verdict.value, len(having), "; ".join(f"[{r.id}](results/{r.id}.svg) {_text(r.title)}" for r in having)))
+    return documents.table(("verdict", "claims", "of"), cells)
 
 
 def long(rows: Iterable[Row]) -> str:
