@@ -57,6 +57,7 @@ def test_the_trainer_of_transformers(quality: float, ends: bool, tmp_path: Path)
 
 
 @pytest.mark.extra("transformers")
+@pytest.mark.peer("accelerate")
 def test_the_trainers_callback_takes_metric_goal_and_schedule_from_the_arguments(tmp_path: Path) -> None:
     from transformers import TrainingArguments
 
