@@ -111,8 +111,60 @@ def fit_rows(found: Any) -> list[tuple[object, ...]]:
     return rows
 
 
+def stopping() -> str:
+    r = row("stopping")
+    rows: list[tuple[object, ...]] = []
+    found = r["orderings"]["taskset"]
+    for name in ("other tasks seen", "each run alone"):
+        part = found[name]
+        on = f"TaskSet, {found['orderings']} orderings of each of {found['tasks']} tasks, {name}"
+        fast, least = part["speedup_geometric_mean"], part["speedup_least"]
+        rows.append((on, "epochs of 20 full trainings / epochs to match the best they found, geometric mean (least)", ">= 3x",
+                     f"{fast:.1f}x ({least:.1f}x)", met(fast >= 3)))  # fmt: skip
+        rows.append(("", "epochs on the same 20 configurations, of 1,000", "", span(part["same_20_epochs"], 0), ""))
+        rows.append(("", "orderings in which the best of the 20 was lost", "", span(part["same_20_lost"]), ""))
+    for key, what in (("taskset", "TaskSet"), ("lcdb", "LCDB")):
+        part = r["peeking"][key]
+        sets = f"{part['groups']} {'tasks' if key == 'taskset' else 'data sets'}"
+        on = f"{what}, {part['sweeps']} sweeps of {sets}, advice at every step"
+        ours = part["ours"]
+        rows.append((on, "share of the sweep's budget used", "", span(ours["budget"]), ""))
+        rows.append(("", "sweeps whose winner was lost", "<= 0.05", span(ours["killed"]), met(ours["killed"]["value"] <= 0.05)))
+        rival = part["last value at ours's"]["regret"]["value"]
+        both = f"{ours['regret']['value']:.4f}, {rival:.4f}"
+        rows.append(
+            ("", "regret within its own budget: ours, last value", "ours lower", both, met(ours["regret"]["value"] < rival))
+        )
+        for peer in ("asha", "median"):
+            mine = part[f"ours at {peer}'s"]["regret"]
+            for rival in (peer, f"last value at {peer}'s"):
+                theirs = part[rival]["regret"]
+                rows.append(("", f"regret within the budget of {peer}: ours, {rival.split(' at ')[0]}", "ours lower",
+                             f"{mine['value']:.4f}, {theirs['value']:.4f}", met(mine["value"] < theirs["value"])))  # fmt: skip
+    for key, what in (("taskset", "TaskSet"), ("lcdb", "LCDB")):
+        part = r["reliability"][key]
+        for name in ("ends best", "beats X"):
+            on, score = f"{what}, P({name}), {part[name]['n']:,} forecasts", part[name]["ratio"]
+            rows.append((on, "Brier score / last value", "< 1", span(score), met(score["value"] < 1)))
+            slope = part[name]["slope"]
+            rows.append(("", "slope of the reliability curve", "0.8 to 1.2", span(slope), met(0.8 <= slope["value"] <= 1.2)))
+    part = r["censored"]["taskset"]
+    for at in ("3", "9"):
+        for mode in ("reweight", "ignore"):
+            cell = part[f"{mode}, seen to epoch {at}"]
+            on = f"TaskSet pruned by halving, seen to epoch {at}, {'censoring weights' if mode == 'reweight' else 'without them'}"
+            for who, low, high in (("survivors", 0.75, 0.85), ("pruned", 0.70, 1.0)):
+                asked = f"{low:.2f} to {high:.2f}" if high < 1 else f">= {low:.2f}"
+                yes = met(low <= cell[who]["value"] <= high) if mode == "reweight" else ""
+                rows.append(
+                    (on, f"coverage of 80 % intervals, {cell['n_' + who]:,} {who}", asked if yes else "", span(cell[who]), yes)
+                )
+                on = ""
+    return documents.table(("on", "measure", "asked", "measured [95 % interval]", ""), rows)
+
+
 def main() -> int:
-    stale = documents.update(PAGE, {"accuracy": accuracy(), "speed": speed()}, check="--check" in sys.argv)
+    stale = documents.update(PAGE, {"accuracy": accuracy(), "stopping": stopping(), "speed": speed()}, check="--check" in sys.argv)
     print(f"{PAGE.name}: {'stale' if stale and '--check' in sys.argv else 'written' if stale else 'unchanged'}")
     return int(stale and "--check" in sys.argv)
 
