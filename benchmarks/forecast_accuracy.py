@@ -22,7 +22,7 @@ import polars as pl
 
 import farfield as ff
 from farfield.curves.fit import Batch, fit_form
-from farfield.curves.forecaster import EnsembleForecaster
+from farfield.curves.forecaster import make_forecaster
 from farfield.curves.forms import get_form
 from farfield.intervals import bootstrap, cluster_bootstrap_ratio, interval_score
 
@@ -69,7 +69,7 @@ def held_out(curves: ff.Curves, whole: ff.Curves, at: np.ndarray, folds: np.ndar
     q = np.empty((3, len(curves)))
     for fold in np.unique(folds):
         test = folds == fold
-        forecaster = EnsembleForecaster().fit(whole.take(~test))
+        forecaster = make_forecaster("auto").fit(whole.take(~test))
         q[:, test] = forecaster.predict(curves.take(test), at[test, None]).quantile(QUANTILES)[:, :, 0]
     return q
 
@@ -104,7 +104,7 @@ def lcdb() -> dict[str, object]:
     errors = {"last": np.abs(last - truth)}
     for name in ("pow3", "exp3", "mmf"):
         errors[name] = np.abs(single_form(name, seen, at, last) - truth)
-    alone = EnsembleForecaster().predict(seen, at[:, None]).quantile(QUANTILES)[:, :, 0]
+    alone = make_forecaster("auto").predict(seen, at[:, None]).quantile(QUANTILES)[:, :, 0]
     started = time.perf_counter()
     q = held_out(seen, whole, at, code % 5)
     errors["alone"], errors["with others"] = np.abs(alone[1] - truth), np.abs(q[1] - truth)
@@ -197,7 +197,7 @@ def gemstones() -> dict[str, object]:
     for label in ("alone", "with others"):
         middle = np.empty_like(at)
         for i in range(len(whole)):
-            forecaster = EnsembleForecaster()
+            forecaster = make_forecaster("auto")
             if label == "with others":
                 forecaster.fit(whole.take([j for j in range(len(whole)) if j != i]))
             found = forecaster.predict_path(seen.take([i]), end[i : i + 1], shares)
@@ -233,7 +233,7 @@ def examples() -> dict[str, object]:
     seen = finished.upto(cut)
     q = np.empty((3, use.size))
     for k, i in enumerate(use):
-        forecaster = EnsembleForecaster().fit(finished.take(groups != groups[i]))
+        forecaster = make_forecaster("auto").fit(finished.take(groups != groups[i]))
         q[:, k] = forecaster.predict(seen.take([i]), np.array([finished.last_x[i]])).quantile(QUANTILES)[:, 0, 0]
     truth, some, at = finished.last_y[use], seen.take(use), finished.last_x[use]
     blind = {name: np.abs(single_form(name, some, at, some.last_y) - truth) for name in ("pow3", "exp3", "pow4", "mmf")}

@@ -321,7 +321,7 @@ def forecasters() -> dict[str, Member]:
             declared.add("scale x")
         return Member(name, lambda: make_forecaster(name), LEAST_POINTS, frozenset(declared))
 
-    return {name: member(name) for name in ("auto", NETWORK, *FORMS, *NAIVE)}
+    return {name: member(name) for name in ("auto", "forms", NETWORK, *FORMS, *NAIVE)}
 
 
 # -- laws of a predictive ------------------------------------------------------------------------------------------------------

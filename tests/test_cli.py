@@ -189,7 +189,7 @@ def test_doctor_for_people_names_every_extra_and_how_to_get_a_missing_one(
     shown = capsys.readouterr().out
     assert "numpy 9.9" in shown
     assert "FARFIELD_DATA is not set" in shown
-    assert "reserved for more curves than one machine holds; pip install 'farfield[ray]'" in shown
+    assert "more curves than one machine holds; pip install 'farfield[ray]'" in shown
     assert "torch 9.9" in shown
     assert "\x1b" not in shown
 

@@ -415,9 +415,9 @@ def test_estimates_of_a_whole_run() -> None:
     assert estimate_of(y[:20], "final", "latent", Metric()) == y[19]
 
 
-@pytest.mark.parametrize("name", ["auto", "pow3", "power", "Weibull", "last"])
+@pytest.mark.parametrize("name", ["auto", "forms", "lcpfn", "pow3", "power", "Weibull", "last"])
 def test_methods_by_name(name: str) -> None:
-    assert len(make_forecaster(name).members) == (9 if name == "auto" else 1)
+    assert len(make_forecaster(name).members) == {"auto": 10, "forms": 9}.get(name, 1)
 
 
 def test_an_unknown_method_is_answered_with_the_nearest() -> None:

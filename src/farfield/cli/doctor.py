@@ -20,10 +20,10 @@ from farfield import __version__
 
 # extra -> what one can do with it; its packages are read from the metadata of the installed farfield
 ADDS = {
-    "torch": "nothing yet; reserved for what trains, runs or patches a network",
-    "transformers": "nothing yet; reserved for hooks for language models",
+    "torch": "training and patching of networks: farfield pfn train, sweeps on modules, the claims that train",
+    "transformers": "the claims on real language models, the Trainer's callback",
     "sklearn": "the gap of scikit-learn estimators",
-    "ray": "nothing yet; reserved for more curves than one machine holds",
+    "ray": "farfield forecast --engine ray: more curves than one machine holds",
     "hpo": "a pruner for Optuna that forecasts, farfield.hooks.optuna",
     "web": "nothing yet; reserved for the atlas in a browser",
     "dev": "the tests, linters and builds of farfield itself",

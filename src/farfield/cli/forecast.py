@@ -37,7 +37,12 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
     show_default=True,
     help="Intervals for the value that will be logged, or for the curve beneath its noise.",
 )
-@click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="A curve form by name, lcpfn (the network), forms (all), or auto: all of it, weighted by success.",
+)
 @click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
 @click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from, themselves not forecast (repeatable).")
 @click.option(

@@ -27,7 +27,9 @@ from farfield.cli.reading import read, reading_options
     help="Stop although the forecast is uncalibrated, a decay is to come, or the schedule is unknown (repeatable).",
 )  # fmt: skip
 @click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
-@click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
+@click.option(
+    "--method", default="forms", show_default=True, help="A curve form by name, forms: all of them, auto: the network too."
+)
 @click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
 @click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from (repeatable).")
 @click.option("--as-of", type=float, metavar="X", help="What the advice would have been when the runs stood at X, and what came.")

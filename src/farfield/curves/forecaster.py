@@ -381,14 +381,14 @@ def estimate_of(y: FloatArray, estimate: str, target: str, metric: Metric) -> fl
 
 
 def make_forecaster(method: str, **settings: object) -> EnsembleForecaster:
-    """``auto``, or by name a single curve form, a naive continuation, or the network (``lcpfn``)."""
-    if method == "auto":
-        return EnsembleForecaster(**settings)  # type: ignore[arg-type]
+    """``auto``: forms, naive continuations and the network; ``forms``: without the network; or one of them (``lcpfn``) by name."""
+    if method in ("auto", "forms"):
+        return EnsembleForecaster((*AUTO, NETWORK) if method == "auto" else AUTO, **settings)  # type: ignore[arg-type]
     if method not in (*NAIVE, NETWORK):
         try:
             method = get_form(method).name
         except InputError:
-            raise unknown_name("method", method, ["auto", NETWORK, *FORMS, *NAIVE]) from None
+            raise unknown_name("method", method, ["auto", "forms", NETWORK, *FORMS, *NAIVE]) from None
     return EnsembleForecaster((method,), **settings)  # type: ignore[arg-type]
 
 

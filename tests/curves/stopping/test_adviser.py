@@ -159,7 +159,7 @@ def test_a_value_to_beat_from_outside() -> None:
 def test_p_beats_is_the_distribution_of_the_forecast() -> None:
     curves = going()
     found = advised(curves)
-    whole = forecast(curves, context=CONTEXT, with_backtest=False)
+    whole = forecast(curves, method="forms", context=CONTEXT, with_backtest=False)
     np.testing.assert_allclose(found.p_beats(0.5), whole.predictive.cdf(np.full((12, 1), 0.5))[:, 0], rtol=1e-9)
     with pytest.raises(InputError, match="NaN"):
         found.p_beats(float("nan"))

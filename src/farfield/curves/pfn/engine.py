@@ -149,7 +149,8 @@ class Engine:
         (query,) = _split(self.pointer_query(a), 1, arch.pointers)
         (key,) = _split(self.pointer_key(c), 1, arch.pointers)
         weight = _weights(query, key, beyond)
-        pointed = np.matmul(weight, y.astype(dtype)[:, None, :, None])[..., 0].transpose(0, 2, 1)
+        # a sum, not a product with a vector, whose rounding would depend on the number of curves
+        pointed = (weight * y[:, None, None]).sum(-1).transpose(0, 2, 1)
         out = self.head(a).reshape(*at.shape, arch.components, -1).astype(np.float64)
         share = out[..., 5:]
         share = share - share.mean(-1, keepdims=True) + 1 / arch.pointers

@@ -62,7 +62,7 @@ def stop_advice(
     budget: float | None = None,
     despite: Collection[str] = (),
     estimate: str = "final",
-    method: str = "auto",
+    method: str = "forms",
     lr_schedule: str | None = None,
     rng: Seed = 0,
 ) -> Advice:
@@ -106,7 +106,7 @@ class Adviser:
     def __init__(
         self, *, rule: str = "probability", threshold: float | None = None, risk: float = 0.05, to: ArrayLike | None = None,
         context: Curves | None = None, best: float | None = None, price: float | None = None, despite: Collection[str] = (),
-        estimate: str = "final", method: str = "auto", lr_schedule: str | None = None, rng: Seed = 0,
+        estimate: str = "final", method: str = "forms", lr_schedule: str | None = None, rng: Seed = 0,
         forecaster: EnsembleForecaster | None = None,
     ) -> None:  # fmt: skip
         self.rule = checks.choice("rule", rule, RULES)
