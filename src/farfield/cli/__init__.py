@@ -30,6 +30,7 @@ _COMMANDS = {
         "farfield.cli.weights",
         "Checkpoints: verify, compare, extrapolate and merge, exactly rounded, in constant memory.",
     ),
+    "intrinsic-dim": ("farfield.cli.intrinsic", "How many random directions of the weights training needs."),
     "new": ("farfield.cli.new", "Write the files of a new paper, in a checkout."),
 }
 

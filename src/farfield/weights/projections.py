@@ -51,8 +51,9 @@ class Projection(Protocol):
 @lru_cache(maxsize=8)
 def hadamard(n: int) -> NDArray[np.float64]:
     """The Walsh-Hadamard matrix (n, n) of signs in natural order, n a power of two."""
-    index = np.arange(n)
-    out: NDArray[np.float64] = 1.0 - 2.0 * (np.bitwise_count(index[:, None] & index[None, :]) % 2)
+    out = np.ones((1, 1))
+    while len(out) < n:
+        out = np.block([[out, out], [out, -out]])
     return out
 
 

@@ -1,0 +1,121 @@
+"""`farfield intrinsic-dim`: how many random directions training needs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.errors import InputError, MissingExtraError, unknown_name
+
+if TYPE_CHECKING:
+    from farfield.weights.intrinsic import Problem
+
+
+@click.command("intrinsic-dim")
+@click.argument("problem", metavar="toy|FILE.py:FACTORY")
+@click.option(
+    "--dims", metavar="D,D,...", help="Dimensions tried. [default: 1 to 15 for the toy; else 8, 16, ... below D, up to 4096]"
+)
+@click.option("--projection", "kind", type=click.Choice(["fastfood", "dense", "sparse"]), default="fastfood", show_default=True)
+@click.option("--target", type=float, help="Share of the full score to be reached. [default: 0.9; the toy is solved or not]")
+@click.option("--seeds", "n_seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each dimension.")
+@click.option("--steps", type=click.IntRange(1), default=500, show_default=True, help="Batches of a training.")
+@click.option("--rate", type=float, default=3e-3, show_default=True, help="Learning rate of AdamW with all weights.")
+@click.option("--level", type=float, default=0.9, show_default=True, help="Coverage of the bootstrap over seeds.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="First seed.")
+@output_options
+def command(
+    problem: str, dims: str | None, kind: str, target: float | None, n_seeds: int, steps: int, rate: float, level: float, seed: int,
+    as_json: bool, as_csv: bool, out: str | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Train in random subspaces of the weights, and find the smallest dimension that reaches 90 % of full training's score.
+
+    FACTORY takes no arguments and returns (model, loss, score): a torch module, loss(model, rng) of a batch drawn with a NumPy
+    generator, and score(model), above 0, higher is better. `toy` is the paper's problem of 1000 weights whose answer is 10.
+
+    Exit code 0: found. 1: no dimension tried suffices. 2: bad input.
+    """
+    fmt = format_of(as_json, as_csv, out)
+    tried = None if dims is None else _dims(dims)
+    with notes(quiet):
+        from farfield.weights.intrinsic import (
+            TOY_PARAMS,
+            TOY_TARGET,
+            IntrinsicStatus,
+            intrinsic_dimension,
+            subspace_training,
+            toy_training,
+        )
+
+        if problem == "toy":
+            train, n_params = toy_training(kind), TOY_PARAMS
+            tried, target = tried or list(range(1, 16)), target or TOY_TARGET
+        else:
+            make = _Factory(problem)
+            n_params = make.n_params()
+            from farfield.nn.trainer import Recipe
+
+            train = subspace_training(make, Recipe(steps, rate), kind)
+            tried = tried or [d for d in (2**k for k in range(3, 13)) if d < n_params] or [n_params]
+        if max(tried) > n_params:
+            raise InputError(f"--dims holds {max(tried)} and there are {n_params} parameters; allowed: up to {n_params}")
+        found = intrinsic_dimension(
+            train, tried, n_seeds=n_seeds, target=0.9 if target is None else target, level=level, n_params=n_params, seed=seed,
+            quiet=quiet,
+        )  # fmt: skip
+    document = found.to_dict() if fmt == "json" else None
+    emit(found.to_frame(), fmt, out, document=document, footer=f"\n{found.summary()}" if not quiet else None, every_row=True)
+    if found.status is IntrinsicStatus.NOT_REACHED:
+        raise click.exceptions.Exit(1)
+
+
+def _dims(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--dims is {text!r}; allowed: whole numbers and commas, such as 50,100,200") from None
+
+
+class _Factory:
+    """The function that ``path.py:factory`` names; what it returns is checked at every call."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        path, _, name = text.rpartition(":")
+        file = Path(path)
+        if not path or not file.is_file():
+            raise InputError(f"no file {path or text!r}; the problem is 'toy' or path.py:factory")
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("torch", "training in a subspace") from error
+        spec = importlib.util.spec_from_file_location(f"farfield_problem_{file.stem}", file)
+        if spec is None or spec.loader is None:
+            raise InputError(f"{path} is no Python file; the problem is 'toy' or path.py:factory")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise InputError(f"{text}: {type(error).__name__}: {error}") from error
+        self.make: Any = getattr(module, name, None)
+        if not callable(self.make):
+            raise unknown_name(f"factory in {path}", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"])
+
+    def __call__(self) -> Problem:
+        from torch import nn
+
+        try:
+            made = self.make()
+        except Exception as error:
+            raise InputError(f"{self.text}: {type(error).__name__}: {error}") from error
+        if not (isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], nn.Module) and all(map(callable, made[1:]))):
+            raise InputError(f"{self.text} returned a {type(made).__name__}; allowed: (module, loss(model, rng), score(model))")
+        model, loss, score = made
+        return model, loss, score
+
+    def n_params(self) -> int:
+        return sum(p.numel() for p in self()[0].parameters() if p.requires_grad)
