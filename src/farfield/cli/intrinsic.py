@@ -53,7 +53,7 @@ def command(
 
         if problem == "toy":
             train, n_params = toy_training(kind), TOY_PARAMS
-            tried, target = tried or list(range(1, 16)), target or TOY_TARGET
+            tried, target = tried or list(range(1, 16)), TOY_TARGET if target is None else target
         else:
             make = _Factory(problem)
             n_params = make.n_params()
