@@ -41,7 +41,7 @@ def parts(
     """Members' values ahead, and at the batch's points from each beginning."""
     index = np.arange(batch.x.shape[1])
     kept = np.array([[int(c), *beginnings(int(c))] for c in batch.count])
-    return ensemble._forecasts(batch, index < kept[:, :, None], at, metric, members, drive, None)[:2]
+    return ensemble._forecasts(batch, index < kept[:, :, None], at, metric, members, drive, None)
 
 
 def test_shares_fall_with_the_errors_on_hidden_tails() -> None:

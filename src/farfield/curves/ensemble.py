@@ -3,8 +3,7 @@
 Every member (a curve form averaged over its grid, or a naive continuation) is fitted to the first half, 70 % and 85 % of the
 seen points and scored on the rest; its share in the ensemble falls with those errors. The centre is the weighted mean of
 the members at the asked positions. The scale adds up what can go wrong: the change forecast, the members' disagreement and
-the error on the hidden tails; with the network among the members its own spread has half a say. It is the unit in which other
-runs' errors are transferred (`farfield.curves.analogues`).
+the error on the hidden tails. It is the unit in which other runs' errors are transferred (`farfield.curves.analogues`).
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def outlook(
     index = np.arange(batch.x.shape[1])
     kept = np.stack([np.clip(np.ceil(count * share).astype(np.int64), 2, count - 1) for share in _TAILS], axis=1)
     begins = index < np.concatenate([count[:, None], kept], axis=1)[:, :, None]
-    values, back, spread = _forecasts(batch, begins, at, metric, members, drive, planned)
+    values, back = _forecasts(batch, begins, at, metric, members, drive, planned)
     hidden = (index >= kept[:, :, None]) & (batch.weight > 0)[:, None, :]
     square = np.where(hidden[:, None], (back - batch.y[:, None, None, :]) ** 2, 0.0).sum(axis=3)
     tail = np.sqrt(square / hidden.sum(axis=2)[:, None, :])  # (n, members, tails)
@@ -91,9 +90,6 @@ def outlook(
     if drive is not None:
         # what a fall of the rate will bring is not in the curve's own past: as uncertain as the noise it will quiet
         scale = scale + _FALL * typical[:, None] * np.nan_to_num(drive.fall, nan=1.0)
-    if spread is not None:
-        # two opinions of the same uncertainty: their geometric mean
-        scale = np.sqrt(scale) * np.sqrt(np.where(spread > 0, np.maximum(spread, 1e-6 * scale), scale))
     features = _features(batch, metric, change[:, -1], disagreement[:, -1], scale[:, -1])
     course = np.zeros((len(batch), 3)) if drive is None else _course(drive)
     return Outlook(members, values, weights, centre, scale, features, course)
@@ -129,8 +125,8 @@ def _best(y: FloatArray, seen: NDArray[np.bool_], metric: Metric) -> FloatArray:
 def _forecasts(
     batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, members: tuple[str, ...], drive: Drive | None,
     planned: FloatArray | None,
-) -> tuple[FloatArray, FloatArray, FloatArray | None]:  # fmt: skip
-    """Each member's values at `at` (n, n_members, m), at the batch's own points from each beginning, and the network's spread.
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+    """Each member's values at `at` (n, n_members, m), and at the batch's own points from each beginning.
 
     begins : (n, 1 + n_tails, width) points of the whole curve and of its beginnings. The second result is
     (n, n_members, n_tails, width).
@@ -144,7 +140,6 @@ def _forecasts(
     memory = np.where(steady, 0.0, _RECENCY)
     recency = (batch.x / batch.last[:, None]) ** memory[:, None]
     weights = begins * (batch.weight * recency)[:, None, :]
-    spread: FloatArray | None = None
     ahead = np.empty((n, len(members), m))
     back = np.empty((n, len(members), begins.shape[1] - 1, batch.x.shape[1]))
     for j, name in enumerate(members):
@@ -162,7 +157,7 @@ def _forecasts(
         if name == NETWORK:
             from farfield.curves.pfn.member import network_forecasts
 
-            ahead[:, j], back[:, j], spread = network_forecasts(batch, begins, at, metric, planned)
+            ahead[:, j], back[:, j] = network_forecasts(batch, begins, at, metric, planned)
         elif name == ANNEALING:
             assert drive is not None
             ahead[:, j], back[:, j] = average_annealing(drive, batch, weights, falling=falling)
@@ -176,4 +171,4 @@ def _forecasts(
         # a form under which the curve only gets worse has nothing to say: it abstains to the last value
         ahead[:, j] = np.where(np.isnan(ahead[:, j]), last[:, :1], ahead[:, j])
         back[:, j] = np.where(np.isnan(back[:, j]), last[:, 1:, None], back[:, j])
-    return ahead, back, spread
+    return ahead, back

@@ -1,4 +1,4 @@
-"""The network as a member of the ensemble: its medians at the asked positions, its means on each hidden tail, its spread.
+"""The network as a member of the ensemble: its medians at the asked positions, its means on each hidden tail.
 
 The encoder is causal, so one pass over a curve answers for the whole curve and for all its beginnings.
 """
@@ -17,8 +17,6 @@ from farfield.curves.pfn.model import LCPFN
 from farfield.predictive import Mixture
 
 _ROWS = 64
-# the middle, and where a normal distribution has one standard deviation on either side
-_LEVELS = np.array([0.1587, 0.5, 0.8413])
 # points of a curve that are read; more cost time and change little
 _POINTS = 32
 # points of a hidden tail that are asked; the others take the value of the next one asked
@@ -28,8 +26,8 @@ _LEAST = 1e-250
 
 def network_forecasts(
     batch: Batch, begins: NDArray[np.bool_], at: FloatArray, metric: Metric, planned: FloatArray | None
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Medians at `at` (n, m), means at the points of the tails (n, tails, width), and half the 68 % interval at `at` (n, m).
+) -> tuple[FloatArray, FloatArray]:
+    """Medians at `at` (n, m), and means at the points of the tails (n, tails, width).
 
     begins : (n, 1 + tails, width) points of the whole curve and of its beginnings
     planned : (n,) last x of each run's plan, shifted, NaN where unknown; or None
@@ -41,12 +39,11 @@ def network_forecasts(
         # of values that are barely floats there is no telling apart: the last one, for all of such a curve
         middle = np.repeat(last, at.shape[1], axis=1)
         back = np.broadcast_to(last[:, :, None], (len(batch), begins.shape[1] - 1, batch.x.shape[1])).copy()
-        spread = np.zeros(at.shape)
         rest = np.flatnonzero(~tiny)
         if rest.size:
             some = None if planned is None else planned[rest]
-            middle[rest], back[rest], spread[rest] = network_forecasts(batch.take(rest), begins[rest], at[rest], metric, some)
-        return middle, back, spread
+            middle[rest], back[rest] = network_forecasts(batch.take(rest), begins[rest], at[rest], metric, some)
+        return middle, back
     model = LCPFN.load("wide", double=True)
     normaliser = from_seen(seen, metric)
     z = np.clip(normaliser.forward(batch.y), 0.0, 1.0)
@@ -64,15 +61,13 @@ def network_forecasts(
     horizon = np.full(n, np.nan) if planned is None else planned
     # a plan that ends before what is asked says nothing
     horizon = np.where(horizon >= at.max(axis=1), horizon, np.nan)
-    middle, spread = np.empty(asked.shape), np.empty((n, m))
+    middle = np.empty(asked.shape)
     order = np.argsort(count, kind="stable")
     for start in range(0, n, _ROWS):
         rows: IntArray = order[start : start + _ROWS]
         longest = int(count[rows].max())
         weights, loc, scale = model.engine(x[rows, :longest], z[rows, :longest], cut[rows], asked[rows], horizon[rows])
-        predicted = Normalised.by_run(Mixture(weights[:, :m], loc[:, :m], scale[:, :m]), normaliser[rows])
-        low, middle[rows, :m], high = predicted.quantile(_LEVELS)
-        spread[rows] = (high - low) / 2
+        middle[rows, :m] = Normalised.by_run(Mixture(weights[:, :m], loc[:, :m], scale[:, :m]), normaliser[rows]).median()
         # on the tails, where only the size of errors counts, the mean is near enough and needs no search
         middle[rows, m:] = normaliser[rows].inverse(np.clip((weights * loc).sum(axis=2)[:, m:], 0.0, 1.0))
     back = np.empty((n, tails, width))
@@ -80,7 +75,7 @@ def network_forecasts(
     for t in range(tails):
         ranks = (index[None, :, None] > hidden[:, t, None, :]).sum(axis=2).clip(0, _TAIL - 1)
         back[:, t] = np.take_along_axis(middle[:, m + t * _TAIL : m + (t + 1) * _TAIL], ranks, axis=1)
-    return middle[:, :m], back, spread
+    return middle[:, :m], back
 
 
 def _thinned(kept: IntArray) -> tuple[IntArray, IntArray, IntArray]:
