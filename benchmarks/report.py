@@ -111,6 +111,112 @@ def fit_rows(found: Any) -> list[tuple[object, ...]]:
     return rows
 
 
+def networks() -> str:
+    r = row("lc_pfn")
+    domhan, real = r["prior"]["domhan"], r["real"]
+    rows: list[tuple[object, ...]] = []
+    for k, cut in enumerate(("10", "20", "40", "80")):
+        p1, p2, p3, chains = (r["prior"]["paper"][name][k] for name in ("P1, 0.7 M", "P2, 2.2 M", "P3, 27 M", "MCMC M3"))
+        rows.append(
+            (
+                f"1,000 curves of the paper's prior, {cut} % seen",
+                "log-likelihood (paper: 0.7, 2.2, 27 M parameters; chains)",
+                f">= {p1}",
+                f"{domhan['log_likelihood'][k]:.3f} ({p1}, {p2}, {p3}; {chains})",
+                met(domhan["log_likelihood"][k] >= p1),
+            )
+        )
+    above, kept, better = [], [], []
+    for name, label in (("lcdb", "LCDB"), ("taskset", "TaskSet"), ("gemstones", "Gemstones"), ("examples", "example runs")):
+        part = real[name]
+        likelihood = {k: v["value"] for k, v in part["log_likelihood"].items()}
+        best = max((k for k in likelihood if k != "network"), key=lambda k: likelihood[k])
+        above.append(likelihood["network"] > likelihood[best])
+        median = part["median_log_likelihood"]
+        rival = max((k for k in median if k != "network"), key=lambda k: median[k])
+        rows.append(
+            (
+                f"{label}, {part['forecasts']:,} forecasts",
+                f"mean log-likelihood: network, best form ({best})",
+                "network above",
+                f"{likelihood['network']:.2f}, {likelihood[best]:.3g}",
+                met(above[-1]),
+            )
+        )
+        rows.append(
+            ("", f"median log-likelihood: network, best form ({rival})", "", f"{median['network']:.2f}, {median[rival]:.2f}", "")
+        )
+        square = part["network_squared_error_over_last"]
+        kept.append(square["value"] <= 1)
+        rows.append(("", "squared error / last value", "<= 1", span(square), met(kept[-1])))
+        rows.append(("", "coverage of the network's own 80 % intervals", "", span(part["network_coverage80"]), ""))
+        score = part["interval_score_with_over_without_network"]
+        better.append(score["value"] < 1)
+        rows.append(("", "interval score of auto with the network / without", "< 1", span(score), met(better[-1])))
+    rows.append(
+        (
+            "of the four collections",
+            "likelihood above every form; squared error kept; auto better",
+            ">= 3; 4; >= 3",
+            f"{sum(above)}; {sum(kept)}; {sum(better)}",
+            met(sum(above) >= 3 and sum(kept) == 4 and sum(better) >= 3),
+        )
+    )
+    if "published" in r:
+        small = r["published"]["P1"]
+        for n, bar in ((1, 2.5), (64, 1.6)):
+            part = small[f"{n} curves"]
+            rows.append(
+                (
+                    f"the published network of 0.7 M parameters, {n} curve{'s' * (n > 1)}",
+                    "its own layers in torch / ours, same weights",
+                    f">= {bar}x",
+                    f"{part['ratio']:.2f}x ({part['ours_ms_a_curve']:.2f} ms a curve)",
+                    met(part["ratio"] >= bar),
+                )
+            )
+        share = small["share_of_matrix_product_rate_at_64"]
+        rows.append(("", "share of the core's rate of matrix products, 64 curves", ">= 0.6", f"{share:.2f}", met(share >= 0.6)))
+    if "partitions" in r:
+        wall = r["partitions"]["wall_s"]
+        rows.append(
+            (
+                "100,000 curves of 50 points, Parquet to Parquet, two cores",
+                "wall time",
+                "<= 180 s",
+                f"{wall:.0f} s",
+                met(wall <= 180),
+            )
+        )
+    return documents.table(("on", "measure", "asked", "measured", ""), rows)
+
+
+def following() -> str:
+    rows: list[tuple[object, ...]] = []
+    for part in row("watch")["formats"]:
+        share = part["share_of_a_core"]
+        rows.append(
+            (
+                f"`farfield watch` on {part['runs']} live runs, {part['format']}, a point a second each",
+                "share of a core",
+                "<= 0.3",
+                f"{share:.2f}",
+                met(share <= 0.3),
+            )
+        )
+    for part in row("transport")["rows"]:
+        rows.append(
+            (
+                f"optimal transport of 66 mixtures at {100 * part['eps_share']:g} % of the mean cost, against POT",
+                "its solvers / ours: log domain, kernel",
+                "",
+                f"{part['ratio_pot_log']:.0f}x, {part['ratio_pot_kernel']:.1f}x",
+                "",
+            )
+        )
+    return documents.table(("on", "measure", "asked", "measured", ""), rows)
+
+
 def stopping() -> str:
     r = row("stopping")
     rows: list[tuple[object, ...]] = []
@@ -164,7 +270,8 @@ def stopping() -> str:
 
 
 def main() -> int:
-    stale = documents.update(PAGE, {"accuracy": accuracy(), "stopping": stopping(), "speed": speed()}, check="--check" in sys.argv)
+    blocks = {"accuracy": accuracy(), "networks": networks(), "stopping": stopping(), "following": following(), "speed": speed()}
+    stale = documents.update(PAGE, blocks, check="--check" in sys.argv)
     print(f"{PAGE.name}: {'stale' if stale and '--check' in sys.argv else 'written' if stale else 'unchanged'}")
     return int(stale and "--check" in sys.argv)
 

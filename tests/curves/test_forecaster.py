@@ -423,3 +423,11 @@ def test_methods_by_name(name: str) -> None:
 def test_an_unknown_method_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"'pow5'.*(pow[234].*){3}"):
         make_forecaster("pow5")
+
+
+def test_with_very_many_other_runs_the_network_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farfield.curves.forecaster._MOST_FOR_NETWORK", 5)
+    f = make_forecaster("auto")
+    assert "lcpfn" not in f.fit(power_runs(6, prefix="other")).members
+    assert "lcpfn" in f.fit(power_runs(5, prefix="other")).members
+    assert make_forecaster("lcpfn").fit(power_runs(6, prefix="other")).members == ("lcpfn",)

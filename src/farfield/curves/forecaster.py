@@ -37,6 +37,8 @@ _LEAST_REACH = 1.02
 MOST_CONTEXT = 8000
 # the factor is a quantile of the scores of so many held-out runs at most: more would not move it
 _MOST_CALIBRATION = 2000
+# with more other runs than these the network says nothing that their errors do not say, and costs more than all else
+_MOST_FOR_NETWORK = 3000
 # a schedule nobody knows, or a stretch of it no other run has been through: no evidence says what follows, so wider by half
 _UNKNOWN_SCHEDULE = 1.5
 
@@ -102,7 +104,7 @@ class EnsembleForecaster:
         checks.level("level", level)
         checks.choice("target", target, ("logged", "latent"))
         self.censoring = checks.choice("censoring", censoring, ("ignore", "reweight"))
-        self.members = tuple(m if m in (*NAIVE, NETWORK) else get_form(m).name for m in members)
+        self.members = self._named = tuple(m if m in (*NAIVE, NETWORK) else get_form(m).name for m in members)
         self.level, self.estimate, self.target, self.lr_schedule = level, estimate, target, lr_schedule
         parse_estimate(estimate)
         self._context: Curves | None = None
@@ -121,12 +123,17 @@ class EnsembleForecaster:
     # -- the protocol ---------------------------------------------------------------------------------------------------
 
     def fit(self, curves: Curves) -> Self:
-        """Learn from other runs; those that diverged or are too short are left out."""
+        """Learn from other runs; those that diverged or are too short are left out.
+
+        With more than 3,000 of them a network among other members is left out: `members` says so.
+        """
         keep = (curves.lengths >= LEAST_POINTS + 1) & (curves.column("status").to_numpy() != "diverged") & ~too_large(curves)
         rows = np.flatnonzero(keep)
         if rows.size > MOST_CONTEXT:
             rows = np.sort(np.random.default_rng(0).choice(rows, MOST_CONTEXT, replace=False))
         self._context = curves.take(rows)
+        many = rows.size > _MOST_FOR_NETWORK and len(self._named) > 1
+        self.members = tuple(m for m in self._named if m != NETWORK) if many else self._named
         _check_bounds(self._context)
         self._evidence, self._laws = {}, {}
         return self
