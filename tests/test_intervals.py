@@ -157,7 +157,7 @@ def test_wilson_ends_solve_the_score_equation() -> None:
             z = mpmath.sqrt(2) * mpmath.erfinv(mpmath.mpf(level))
             # |p_hat - p| = z sqrt(p (1 - p) / n) is a quadratic in p
             share = mpmath.mpf(k) / n
-            roots = mpmath.polyroots([share**2, -(2 * share + z**2 / n), 1 + z**2 / n], asc=True, maxsteps=200, extraprec=200)
+            roots = mpmath.polyroots([1 + z**2 / n, -(2 * share + z**2 / n), share**2], maxsteps=200, extraprec=200)
         assert_close([low, high], sorted(float(r.real) for r in roots))
 
 

@@ -20,7 +20,9 @@ def covariance(rng: np.random.Generator, d: int, rank: int | None = None) -> np.
 def exact_trace(s1: np.ndarray, s2: np.ndarray) -> float:
     """tr sqrt(S1 S2) from the eigenvalues of the product, in 60 digits."""
     with mpmath.workdps(60):
-        values = mpmath.eig(mpmath.matrix(s1.tolist()) * mpmath.matrix(s2.tolist()), left=False, right=False)
+        product = mpmath.matrix(s1.tolist()) * mpmath.matrix(s2.tolist())
+        # of a single number mpmath 1.3 returns vectors too
+        values = [product[0, 0]] if product.rows == 1 else mpmath.eig(product, left=False, right=False)
         return float(mpmath.fsum(mpmath.sqrt(abs(v.real)) for v in values))
 
 

@@ -344,7 +344,7 @@ def test_tables_are_written_between_their_lines_and_a_stale_one_is_told(claims, 
     assert text.startswith("before\n<!-- begin")
     assert text.endswith("-->\nafter\n")
     assert "| holds | 1 | " in text
-    assert "| P920 | A claim called claim-p920 | It is better. | holds |" in text
+    assert "[P920](results/P920.svg) A claim called claim-p920 |" in text
     Path("README.md").write_text("no block")
     with pytest.raises(InputError, match="generated block"):
         cli.cli.main(["claims", "table"], standalone_mode=False)
