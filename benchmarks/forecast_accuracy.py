@@ -64,12 +64,12 @@ def interval_rows(q: np.ndarray, truth: np.ndarray, last: np.ndarray, groups: np
     }
 
 
-def held_out(curves: ff.Curves, whole: ff.Curves, at: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def held_out(curves: ff.Curves, whole: ff.Curves, at: np.ndarray, folds: np.ndarray, method: str = "auto") -> np.ndarray:
     """(3, n) quantiles for `curves` cut from `whole`, each fold forecast by a forecaster fitted on the others."""
     q = np.empty((3, len(curves)))
     for fold in np.unique(folds):
         test = folds == fold
-        forecaster = make_forecaster("auto").fit(whole.take(~test))
+        forecaster = make_forecaster(method).fit(whole.take(~test))
         q[:, test] = forecaster.predict(curves.take(test), at[test, None]).quantile(QUANTILES)[:, :, 0]
     return q
 
@@ -86,16 +86,21 @@ def single_form(name: str, curves: ff.Curves, at: np.ndarray, last: np.ndarray) 
 # -- LCDB ---------------------------------------------------------------------------------------------------------------------
 
 
-def lcdb() -> dict[str, object]:
+def lcdb_curves() -> ff.Curves:
+    """Error rates of learners against training sizes, ten sizes or more, by data set."""
     frame = pl.read_csv(DATA / "lcdb_accuracy.csv.gz").with_columns(error=1 - pl.col("test")).filter(pl.col("error").is_finite())
     frame = frame.with_columns(run=pl.col("openmlid").cast(pl.String) + "/" + pl.col("learner"))
     frame = frame.filter(pl.len().over("run") >= 10).sort("openmlid", "learner", "size_train")
     table = frame.group_by("run", maintain_order=True).agg(pl.first("openmlid"), pl.first("learner"))
     attributes = [{"run": r, "group": str(g), "config.learner": m, "status": "finished"} for r, g, m in table.iter_rows()]
-    whole = ff.Curves.from_points(
+    return ff.Curves.from_points(
         frame["run"].to_list(), frame["size_train"].to_numpy(), frame["error"].to_numpy(), attributes=attributes,
         metric=ff.Metric("error", "min", 0.0, 1.0), x_name="size_train",
     )  # fmt: skip
+
+
+def lcdb() -> dict[str, object]:
+    whole = lcdb_curves()
     at, truth = whole.last_x, whole.last_y
     seen = whole.upto(0.25 * at)
     last = seen.last_y
@@ -130,27 +135,31 @@ def lcdb() -> dict[str, object]:
 # -- TaskSet ------------------------------------------------------------------------------------------------------------------
 
 
-def taskset() -> dict[str, object]:
-    """Loss of the last epoch, clipped at twice the task's median start; finite runs whose last seen loss lies below the clip."""
+def taskset_curves(cut: int) -> ff.Curves:
+    """Losses clipped at twice the task's median start; finite runs whose loss at epoch `cut` lies below the clip."""
     frame = pl.read_csv(DATA / "taskset_imdb_valid_loss.csv.gz", infer_schema_length=None)
     task = frame["task"].to_numpy()
     loss = frame.select(f"e{i}" for i in range(51)).cast(pl.Float64, strict=False).to_numpy()
-    names = np.unique(task)
-    clip = np.array([{t: 2 * np.nanmedian(loss[task == t, 0]) for t in names}[t] for t in task])
-    usable = np.isfinite(loss).all(axis=1)
+    clips = {t: 2 * np.nanmedian(loss[task == t, 0]) for t in np.unique(task)}
+    clip = np.array([clips[t] for t in task])
+    rows = np.flatnonzero(np.isfinite(loss).all(axis=1) & (loss[:, cut] < clip))
+    y = np.minimum(loss[rows], clip[rows, None])
+    return ff.Curves.from_points(
+        np.repeat([f"{task[r]}/{r}" for r in rows], 51), np.tile(np.arange(51.0), rows.size), y.ravel(),
+        attributes=[{"run": f"{task[r]}/{r}", "group": task[r], "status": "finished"} for r in rows],
+        metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
+    )  # fmt: skip
+
+
+def taskset() -> dict[str, object]:
+    """Loss of the last epoch of `taskset_curves`."""
     out: dict[str, object] = {}
     for cut in (5, 10, 20, 40):
-        rows = np.flatnonzero(usable & (loss[:, cut] < clip))
-        y = np.minimum(loss[rows], clip[rows, None])
-        n = rows.size
-        whole = ff.Curves.from_points(
-            np.repeat([f"{task[r]}/{r}" for r in rows], 51), np.tile(np.arange(51.0), n), y.ravel(),
-            attributes=[{"run": f"{task[r]}/{r}", "group": task[r], "status": "finished"} for r in rows],
-            metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
-        )  # fmt: skip
+        whole = taskset_curves(cut)
+        n = len(whole)
         seen, truth = whole.upto(float(cut)), whole.last_y
         last, best = seen.last_y, np.minimum.reduceat(seen.y, seen.offsets[:-1])
-        groups = np.searchsorted(names, task[rows])
+        groups = np.unique(whole.column("group").to_numpy(), return_inverse=True)[1]
         q = held_out(seen, whole, np.full(n, 50.0), groups)
         top = np.zeros(n, dtype=bool)
         for g in np.unique(groups):
@@ -173,13 +182,17 @@ def taskset() -> dict[str, object]:
 # -- Gemstones ----------------------------------------------------------------------------------------------------------------
 
 
-def gemstones() -> dict[str, object]:
-    """Every later point after 30 % of the tokens; 15 runs that move together, each forecast alone and with the others."""
+def gemstones_curves() -> ff.Curves:
     frame = pl.read_csv(DATA / "gemstones_train_loss.csv.gz")
-    whole = ff.Curves.from_points(
+    return ff.Curves.from_points(
         frame["run_name"].to_list(), frame["tokens"].to_numpy(), frame["train_loss"].to_numpy(),
         metric=ff.Metric("train_loss", "min", 0.0), x_name="tokens",
     )  # fmt: skip
+
+
+def gemstones() -> dict[str, object]:
+    """Every later point after 30 % of the tokens; 15 runs that move together, each forecast alone and with the others."""
+    whole = gemstones_curves()
     end = whole.last_x
     seen = whole.upto(0.3 * end)
     x, y, mask = whole.padded()

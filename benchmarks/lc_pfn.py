@@ -22,10 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from forecast_accuracy import DATA, HERE, mean, ratio
+from forecast_accuracy import HERE, gemstones_curves, held_out, lcdb_curves, mean, ratio, taskset_curves
 
 import farfield as ff
-from farfield.curves.ensemble import AUTO
 from farfield.curves.forecaster import EnsembleForecaster
 from farfield.curves.pfn import LCPFN
 from farfield.curves.pfn.published import PublishedNetwork
@@ -58,15 +57,7 @@ def prior() -> dict[str, object]:
 
 
 def lcdb() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
-    frame = pl.read_csv(DATA / "lcdb_accuracy.csv.gz").with_columns(error=1 - pl.col("test")).filter(pl.col("error").is_finite())
-    frame = frame.with_columns(run=pl.col("openmlid").cast(pl.String) + "/" + pl.col("learner"))
-    frame = frame.filter(pl.len().over("run") >= 10).sort("openmlid", "learner", "size_train")
-    table = frame.group_by("run", maintain_order=True).agg(pl.first("openmlid"), pl.first("learner"))
-    attributes = [{"run": r, "group": str(g), "config.learner": m, "status": "finished"} for r, g, m in table.iter_rows()]
-    whole = ff.Curves.from_points(
-        frame["run"].to_list(), frame["size_train"].to_numpy(), frame["error"].to_numpy(), attributes=attributes,
-        metric=ff.Metric("error", "min", 0.0, 1.0), x_name="size_train",
-    )  # fmt: skip
+    whole = lcdb_curves()
     groups = np.array([int(g) for g in whole.column("group")])
     # one data set in four: enough to tell, and a quarter of the hours
     whole = whole.take(np.isin(groups, np.unique(groups)[::4]))
@@ -74,30 +65,16 @@ def lcdb() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
 
 
 def taskset() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
-    frame = pl.read_csv(DATA / "taskset_imdb_valid_loss.csv.gz", infer_schema_length=None)
-    task = frame["task"].to_numpy()
-    loss = frame.select(f"e{i}" for i in range(51)).cast(pl.Float64, strict=False).to_numpy()
-    clip = np.array([{t: 2 * np.nanmedian(loss[task == t, 0]) for t in np.unique(task)}[t] for t in task])
-    usable = np.isfinite(loss).all(axis=1)
     out = []
     for cut in (5, 10, 20, 40):
-        rows = np.flatnonzero(usable & (loss[:, cut] < clip))[::10]
-        y = np.minimum(loss[rows], clip[rows, None])
-        whole = ff.Curves.from_points(
-            np.repeat([f"{task[r]}/{r}" for r in rows], 51), np.tile(np.arange(51.0), rows.size), y.ravel(),
-            attributes=[{"run": f"{task[r]}/{r}", "group": task[r], "status": "finished"} for r in rows],
-            metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
-        )  # fmt: skip
-        out.append((whole, whole.upto(float(cut)), np.full(rows.size, 50.0)))
+        whole = taskset_curves(cut)
+        whole = whole.take(np.arange(0, len(whole), 10))
+        out.append((whole, whole.upto(float(cut)), whole.last_x))
     return out
 
 
 def gemstones() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
-    frame = pl.read_csv(DATA / "gemstones_train_loss.csv.gz")
-    whole = ff.Curves.from_points(
-        frame["run_name"].to_list(), frame["tokens"].to_numpy(), frame["train_loss"].to_numpy(),
-        metric=ff.Metric("train_loss", "min", 0.0), x_name="tokens",
-    )  # fmt: skip
+    whole = gemstones_curves()
     return [(whole, whole.upto(share * whole.last_x), whole.last_x) for share in (0.2, 0.3, 0.5)]
 
 
@@ -105,15 +82,6 @@ def examples() -> list[tuple[ff.Curves, ff.Curves, np.ndarray]]:
     whole = ff.read_runs(HERE / "examples" / "runs", metric="val_loss")
     whole = whole.take(whole.column("status").to_numpy() == "finished")
     return [(whole, whole.upto(share * whole.last_x), whole.last_x) for share in (0.3, 0.5, 0.7)]
-
-
-def held_out(members: tuple[str, ...], whole: ff.Curves, seen: ff.Curves, at: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    q = np.empty((3, len(seen)))
-    for fold in np.unique(folds):
-        test = folds == fold
-        forecaster = EnsembleForecaster(members).fit(whole.take(~test))
-        q[:, test] = forecaster.predict(seen.take(test), at[test, None]).quantile([0.1, 0.5, 0.9])[:, :, 0]
-    return q
 
 
 def real() -> dict[str, object]:
@@ -139,8 +107,8 @@ def real() -> dict[str, object]:
             square.setdefault("network", []).append((found.median()[:, 0] - truth) ** 2)
             low, high = found.interval(0.8)
             covered.append(((truth >= low[:, 0]) & (truth <= high[:, 0])).astype(float))
-            for label, members in (("auto", AUTO), ("auto with network", (*AUTO, "lcpfn"))):
-                q = held_out(members, whole, seen, at, code % 5)
+            for label, method in (("auto", "forms"), ("auto with network", "auto")):
+                q = held_out(seen, whole, at, code % 5, method)
                 scores[label].append(interval_score(q[0], q[2], truth, 0.8))
         joined = np.concatenate(groups)
         out[name] = {
