@@ -154,3 +154,25 @@ def test_ray_writes_the_same_values(tmp_path: Path) -> None:
         ray.shutdown()
     assert [(d.n_runs, d.n_forecast, d.problem) for d in done] == [(4, 4, None)] * 3
     same(tmp_path / "one", tmp_path / "ray")
+
+
+def test_the_network_alone_refuses_the_runs_that_every_method_refuses(tmp_path: Path) -> None:
+    """A run that diverged and one of two points are left out, with the network as with a form."""
+    steps = np.arange(1, 11)
+    y = 1 + steps**-0.5
+    runs = {"good": y, "diverged": np.where(steps > 8, np.nan, y), "short": y[:2]}
+    rows = [
+        {"run": name, "step": int(k), "loss": float(v)}
+        for name, values in runs.items()
+        for k, v in zip(steps, values, strict=False)
+    ]
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / "mixed.parquet"
+    pl.DataFrame(rows).write_parquet(source)
+    found = {}
+    for method in ("lcpfn", "pow3"):
+        settings = Settings(metric="loss", goal="min", factor=2.0, method=method)
+        done = forecast_partitions([source], tmp_path / method, settings, jobs=1)
+        assert (done[0].n_runs, done[0].problem) == (3, None)
+        found[method] = set(pl.read_parquet(tmp_path / method / "mixed.parquet")["run"])
+    assert found["lcpfn"] == found["pow3"] == {"good"}

@@ -138,7 +138,8 @@ def forecast_partition(source: str, target: str, settings: Settings) -> Done:
 def _table(curves: Any, settings: Settings) -> tuple[pl.DataFrame, int]:
     import polars as pl
 
-    from farfield.curves.forecasting import forecast, horizons
+    from farfield.curves.forecasting import first_status, forecast, horizons
+    from farfield.curves.results import ForecastStatus
 
     to: Any = settings.to if settings.factor is None else settings.factor * curves.last_x
     tail = np.array([(1 - settings.level) / 2, 0.5, (1 + settings.level) / 2])
@@ -146,7 +147,7 @@ def _table(curves: Any, settings: Settings) -> tuple[pl.DataFrame, int]:
         from farfield.curves.pfn import LCPFN
 
         end = horizons(curves, to)
-        rows = np.flatnonzero(np.isfinite(end) & (end > curves.last_x))
+        rows = np.flatnonzero([status is ForecastStatus.CONTINUE for status in first_status(curves, end, to is None)])
         some = curves.take(rows)
         shares = np.arange(1, N_ASKED + 1) / N_ASKED
         at = some.last_x[:, None] + (end[rows] - some.last_x)[:, None] * shares
