@@ -84,7 +84,7 @@ class EnsembleForecaster:
 
     Parameters
     ----------
-    members : curve forms (`farfield.curves.forms.FORMS`) and naive continuations (``last``, ``best``, ``mean5``), the network (``lcpfn``)
+    members : curve forms (`farfield.curves.forms.FORMS`) and naive continuations (``last``, ``best``, ``mean5``), ``lcpfn``
     level : at which intervals are calibrated
     estimate : ``final``, ``mean:k`` or ``best``: what of a run is forecast
     target : ``logged`` value or ``latent`` curve (they differ for long logs, which are binned)

@@ -56,7 +56,7 @@ def forecast(
     to : x to forecast at, a number or (n_runs,); None for each run's planned end
     level : level of the stated intervals, and the one they are calibrated at
     estimate : ``final``, ``mean:k`` (mean of the last k logged values) or ``best`` (best value until then)
-    method : ``auto``, ``forms`` (without the network), or by name one curve form, naive continuation or the network (``lcpfn``)
+    method : ``auto``, ``forms`` (no network), or by name one curve form, naive continuation or the network (``lcpfn``)
     lr_schedule : schedule of every run, e.g. ``cosine:10000``; None to read it from settings and logged rates
     context : further runs to learn from, themselves not forecast; must have the same metric
     compare : P(ends best) needs runs at one x (``same``) or compares each at its own end (``own-end``)
