@@ -36,6 +36,7 @@ _EXPORTS = {
     "RunMonitor": "farfield.hooks.monitor",
     "Limit": "farfield.curves.limits",
     "limit": "farfield.curves.limits",
+    "extract_features": "farfield.curves.extraction",
     "fid": "farfield.curves.image_scores",
     "fid_infinity": "farfield.curves.image_scores",
     "is_infinity": "farfield.curves.image_scores",

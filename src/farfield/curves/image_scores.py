@@ -196,13 +196,18 @@ def _given(name: str, value: Reference) -> tuple[Moments, NDArray[Any] | None]:
     """Moments, and the rows they are of where there are rows."""
     if isinstance(value, tuple) and len(value) == 2:
         return _pair(name, *value), None
-    if isinstance(value, str | os.PathLike) and zipfile.is_zipfile(value) and os.fspath(value).casefold().endswith(".npz"):
-        with np.load(value, allow_pickle=False) as archive:
-            statistics = {"mu", "sigma"} <= set(archive.files)
-        if statistics:
-            return _pair(name, read_array(f"{os.fspath(value)}::mu"), read_array(f"{os.fspath(value)}::sigma")), None
+    if isinstance(value, str | os.PathLike) and holds_moments(value):
+        return _pair(name, read_array(f"{os.fspath(value)}::mu"), read_array(f"{os.fspath(value)}::sigma")), None
     rows = load(name, value)
     return moments(name, rows), rows
+
+
+def holds_moments(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an ``.npz`` with the arrays mu and sigma."""
+    if not (os.fspath(path).casefold().endswith(".npz") and zipfile.is_zipfile(path)):
+        return False
+    with np.load(path, allow_pickle=False) as archive:
+        return {"mu", "sigma"} <= set(archive.files)
 
 
 def _pair(name: str, mean: ArrayLike, cov: ArrayLike) -> Moments:
