@@ -31,6 +31,12 @@ class Axis:
     def shape(self) -> tuple[int, int]:
         return self.x.shape[0], self.x.shape[1]
 
+    def repeat(self, n: int) -> Axis:
+        """The steps of `n` curves for each of these."""
+        return Axis(
+            np.repeat(self.x, n, axis=0), np.repeat(self.log_x, n, axis=0), np.repeat(self.lengths, n), np.repeat(self.horizon, n)
+        )
+
     def moments(self, rng: Rng, rows: IntArray) -> FloatArray:
         """(k, 1) logarithms of steps, uniform in log time from the first step to the horizon."""
         return np.asarray(uniform(rng, rows, self.log_x[rows, :1], np.log(self.horizon[rows])[:, None]))
@@ -40,9 +46,22 @@ class Axis:
         return np.asarray(self.x[rows] / self.horizon[rows, None])
 
 
+class RowDraws(np.random.Generator):
+    """A generator whose draws belong to rows, such as curves of one sweep; it must know of which rows each draw is."""
+
+    def of(self, index: IntArray) -> RowDraws:
+        """The draws of some of the rows."""
+        raise NotImplementedError
+
+
+def of(rng: Rng, index: IntArray) -> Rng:
+    """`rng` for the rows at `index` of those it draws for; a plain generator does not mind."""
+    return rng.of(index) if isinstance(rng, RowDraws) else rng
+
+
 def uniform(rng: Rng, rows: IntArray, low: float | FloatArray, high: float | FloatArray) -> FloatArray:
     """(k, 1) uniform draws, one a row."""
-    return np.asarray(low + (high - low) * rng.random((len(rows), 1)))
+    return np.asarray(low + (high - low) * of(rng, rows).random((len(rows), 1)))
 
 
 def loguniform(rng: Rng, rows: IntArray, low: float, high: float) -> FloatArray:
@@ -103,7 +122,7 @@ def bent_time(rng: Rng, at: Axis) -> FloatArray:
     for j in range(2):
         there = breaks[k] > j
         log_x, place = at.log_x[k[there]], places[there, j : j + 1]
-        factor = np.exp(0.7 * rng.standard_normal((int(there.sum()), 1)))
+        factor = np.exp(0.7 * of(rng, k[there]).standard_normal((int(there.sum()), 1)))
         width = loguniform(rng, k[there], 0.02, 0.7)
         out[k[there]] += rate[there] * (factor - 1) * width * softplus((log_x - place) / width)
         rate[there] *= factor
@@ -122,8 +141,8 @@ def saturating(rng: Rng, at: Axis) -> FloatArray:
         k = np.flatnonzero(count > j)
         log_tau = uniform(rng, k, at.log_x[k, :1] - 1.5, np.log(at.horizon[k])[:, None] + 0.5)
         u = time[k] - log_tau
-        family = which(rng, len(k), (0.35, 0.25, 0.10, 0.30))
-        bend = rng.standard_normal((len(k), 1))
+        family = which(of(rng, k), len(k), (0.35, 0.25, 0.10, 0.30))
+        bend = of(rng, k).standard_normal((len(k), 1))
         for f in range(4):
             there = family == f
             v, b = u[there], bend[there]
@@ -154,28 +173,28 @@ def annealing(rng: Rng, at: Axis, b: FloatArray) -> FloatArray:
     n, m = at.shape
     gone = np.zeros((n, m))
     k = rows(rng, n, 0.38)
-    s = at.progress(k)
-    kind = which(rng, len(k), (0.35, 0.15, 0.25, 0.18, 0.07))
+    s, own = at.progress(k), of(rng, k)
+    kind = which(own, len(k), (0.35, 0.15, 0.25, 0.18, 0.07))
     h = np.zeros_like(s)
     for f in range(5):
         there = np.flatnonzero(kind == f)
         t = s[there]
         if f == 0:  # cosine
-            h[there] = (0.5 - 0.5 * np.cos(np.pi * t)) ** uniform(rng, there, 0.7, 3.0)
+            h[there] = (0.5 - 0.5 * np.cos(np.pi * t)) ** uniform(own, there, 0.7, 3.0)
         elif f == 1:  # linear
-            h[there] = t ** uniform(rng, there, 1.0, 4.0)
+            h[there] = t ** uniform(own, there, 1.0, 4.0)
         elif f == 2:  # constant, then decay
-            start = uniform(rng, there, 0.5, 0.95)
-            h[there] = np.maximum((t - start) / (1 - start), 0.0) ** uniform(rng, there, 0.5, 2.0)
+            start = uniform(own, there, 0.5, 0.95)
+            h[there] = np.maximum((t - start) / (1 - start), 0.0) ** uniform(own, there, 0.5, 2.0)
         elif f == 3:  # one to three steps
             left = np.ones_like(t)
             for _ in range(3):
-                place, speed = uniform(rng, there, 0.2, 0.95), loguniform(rng, there, 1e-3, 0.1)
-                on = uniform(rng, there, 0.0, 1.0) < 0.6
+                place, speed = uniform(own, there, 0.2, 0.95), loguniform(own, there, 1e-3, 0.1)
+                on = uniform(own, there, 0.0, 1.0) < 0.6
                 left *= np.where(on & (t > place), 0.3 + 0.7 * np.exp(-np.maximum(t - place, 0) / speed), 1.0)
             h[there] = 1 - left
         else:  # cosine with restarts
-            cycles = rng.integers(2, 7, (len(there), 1))
+            cycles = of(own, there).integers(2, 7, (len(there), 1))
             h[there] = 0.5 - 0.5 * np.cos(np.pi * ((t * cycles) % 1.0))
     gone[k] = h
     b[k] *= 1 - loguniform(rng, k, 0.01, 0.9) * h
@@ -188,7 +207,7 @@ def annealing(rng: Rng, at: Axis, b: FloatArray) -> FloatArray:
 def overfitting(rng: Rng, at: Axis, b: FloatArray) -> None:
     """After a minimum b rises again, in time or in log time, without or with an end."""
     k = rows(rng, at.shape[0], 0.18)
-    start, kind = at.moments(rng, k), which(rng, len(k), (0.4, 0.3, 0.3))[:, None]
+    start, kind = at.moments(rng, k), which(of(rng, k), len(k), (0.4, 0.3, 0.3))[:, None]
     beyond = np.maximum(at.progress(k) - np.exp(start) / at.horizon[k, None], 0.0)
     power, end = uniform(rng, k, 0.8, 1.6), loguniform(rng, k, 0.05, 1.0)
     log_beyond = 0.15 * softplus((at.log_x[k] - start) / 0.15)
@@ -202,7 +221,7 @@ def divergence(rng: Rng, at: Axis, b: FloatArray) -> None:
     after = at.progress(k) - np.exp(at.moments(rng, k)) / at.horizon[k, None]
     up = special.expit(after / loguniform(rng, k, 1e-3, 0.05))
     up *= np.where(uniform(rng, k, 0, 1) < 0.5, np.exp(-np.maximum(after, 0) / loguniform(rng, k, 0.01, 1.0)), 1.0)
-    level = np.exp(0.6 * rng.standard_normal((len(k), 1)))
+    level = np.exp(0.6 * of(rng, k).standard_normal((len(k), 1)))
     b[k] += up * np.maximum(level - b[k], 0.0)
 
 
@@ -213,11 +232,11 @@ def spikes(rng: Rng, at: Axis) -> FloatArray:
     i = np.arange(m)
     k = rows(rng, n, 0.15)
     size, span = loguniform(rng, k, 0.01, 1.0), loguniform(rng, k, 0.3, 6.0)
-    count = 1 + which(rng, len(k), (0.4, 0.3, 0.2, 0.1))
+    count = 1 + which(of(rng, k), len(k), (0.4, 0.3, 0.2, 0.1))
     for j in range(4):
         there = np.flatnonzero(count > j)
-        since = i - np.floor(uniform(rng, there, 0.0, at.lengths[k[there], None].astype(np.float64)))
-        height = size[there] * np.minimum(rng.pareto(1.5, (len(there), 1)) + 0.2, 10.0)
+        since = i - np.floor(uniform(rng, k[there], 0.0, at.lengths[k[there], None].astype(np.float64)))
+        height = size[there] * np.minimum(of(rng, k[there]).pareto(1.5, (len(there), 1)) + 0.2, 10.0)
         out[k[there]] += height * np.where(since >= 0, np.exp(-np.maximum(since, 0) / span[there]), 0.0)
     return out
 
@@ -234,7 +253,7 @@ def chained(z: FloatArray, rho: FloatArray) -> FloatArray:
 def wandering(rng: Rng, at: Axis, b: FloatArray) -> None:
     """A slow drift that noise does not explain."""
     k = rows(rng, at.shape[0], 0.20)
-    drift = chained(rng.standard_normal((len(k), at.shape[1])), 1 - loguniform(rng, k, 0.01, 0.4))
+    drift = chained(of(rng, k).standard_normal((len(k), at.shape[1])), 1 - loguniform(rng, k, 0.01, 0.4))
     b[k] += loguniform(rng, k, 1e-3, 0.1) * drift * np.maximum(b[k], 0.05)
 
 

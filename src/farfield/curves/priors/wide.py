@@ -47,6 +47,8 @@ from farfield.seeds import Seed, generator
 FloatArray = NDArray[np.float64]
 _BLOCK = 256
 _TINY = 1e-9
+# share of curves that are the best value so far
+RUNNING_BEST = 0.05
 _CHANCE = np.array([1 / 2, 1 / 3, 1 / 5, 1 / 10, 1 / 100])
 
 
@@ -80,34 +82,43 @@ class WidePrior:
         return PriorCurves(x, y, latent, noise, lengths, horizon)
 
 
-def _block(rng: np.random.Generator, lengths: NDArray[np.int64]) -> tuple[parts.Axis, FloatArray, FloatArray, FloatArray]:
-    """(axis, x, y, latent) of curves of these lengths."""
-    at = parts.axis(rng, lengths)
-    n, m = at.shape
+def badness(rng: np.random.Generator, at: parts.Axis) -> tuple[FloatArray, FloatArray]:
+    """(n, m) each: what is left to learn at the steps of an axis, without and with noise."""
     b = parts.saturating(rng, at)
     parts.plateaus(rng, at, b)
     annealed = parts.annealing(rng, at, b)
     parts.overfitting(rng, at, b)
     parts.divergence(rng, at, b)
-    flat = parts.rows(rng, n, 0.06)
+    flat = parts.rows(rng, at.shape[0], 0.06)
     b[flat] = 1 + parts.loguniform(rng, flat, 1e-4, 0.1) * (b[flat] - 1)
     parts.wandering(rng, at, b)
     seen = b + parts.noise(rng, at, b, annealed) + parts.spikes(rng, at)
+    return b, seen
+
+
+def _block(rng: np.random.Generator, lengths: NDArray[np.int64]) -> tuple[parts.Axis, FloatArray, FloatArray, FloatArray]:
+    """(axis, x, y, latent) of curves of these lengths."""
+    at = parts.axis(rng, lengths)
+    n, m = at.shape
+    b, seen = badness(rng, at)
     there = np.arange(m) < lengths[:, None]
-    kind = parts.which(rng, n, (0.45, 0.35, 0.20))
+    kind = parts.which(rng, n, METRIC_SHARES)
     latent, y = np.empty_like(b), np.empty_like(b)
-    for k, metric in enumerate((_losses, _accuracies, _unbounded)):
+    for k, metric in enumerate(METRICS):
         rows = np.flatnonzero(kind == k)
-        latent[rows], y[rows] = metric(rng, b[rows], seen[rows], lengths[rows])
-    best = parts.rows(rng, n, 0.05)
-    for values in (latent, y):
-        values[best] = np.maximum.accumulate(values[best], axis=1)
-        values[~there] = np.nan
+        *values, normaliser = metric(rng, b[rows], seen[rows], lengths[rows])
+        latent[rows], y[rows] = (normaliser.forward(v) for v in values)
+    best = parts.rows(rng, n, RUNNING_BEST)
+    for values_z in (latent, y):
+        values_z[best] = np.maximum.accumulate(values_z[best], axis=1)
+        values_z[~there] = np.nan
     return at, np.where(there, at.x, np.nan), y, latent
 
 
-def _losses(rng: np.random.Generator, b: FloatArray, seen: FloatArray, lengths: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """(latent, observed) normalised losses."""
+def _losses(
+    rng: np.random.Generator, b: FloatArray, seen: FloatArray, lengths: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray, Normaliser]:
+    """(latent, observed) losses and what normalises them."""
     every = np.arange(len(b))
     choices = np.concatenate(
         [
@@ -128,14 +139,13 @@ def _losses(rng: np.random.Generator, b: FloatArray, seen: FloatArray, lengths: 
         return np.maximum(np.where(geometric, ratio, floor + (1 - floor) * values), _TINY)
 
     noisy = loss(seen)
-    z = Normaliser("min", np.zeros(len(b)), np.zeros(len(b)), noisy[:, 0], np.full(len(b), np.inf))
-    return z.forward(loss(b)), z.forward(noisy)
+    return loss(b), noisy, Normaliser("min", np.zeros(len(b)), np.zeros(len(b)), noisy[:, 0], np.full(len(b), np.inf))
 
 
 def _accuracies(
     rng: np.random.Generator, b: FloatArray, seen: FloatArray, lengths: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
-    """(latent, observed) accuracies."""
+) -> tuple[FloatArray, FloatArray, Normaliser]:
+    """(latent, observed) accuracies and what normalises them."""
     every = np.arange(len(b))
     bottoms = np.stack([np.zeros(len(b)), rng.choice(_CHANCE, len(b)), rng.uniform(0, 0.6, len(b))], axis=1)
     bottom = bottoms[every, parts.which(rng, len(b), (0.25, 0.35, 0.40))][:, None]
@@ -145,15 +155,19 @@ def _accuracies(
     counted = parts.rows(rng, len(b), 0.15)
     examples = np.round(parts.loguniform(rng, counted, 30, 10_000))
     noisy[counted] = np.round(noisy[counted] * examples) / examples
-    z = Normaliser("max", np.zeros(1), np.zeros(1), np.ones(1), np.ones(1))
-    return z.forward(latent[:, None])[:, 0], z.forward(noisy[:, None])[:, 0]
+    none, one = np.zeros(len(b)), np.ones(len(b))
+    return latent, noisy, Normaliser("max", none, none, one, one)
 
 
 def _unbounded(
     rng: np.random.Generator, b: FloatArray, seen: FloatArray, lengths: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
-    """(latent, observed) values of a metric without bounds, normalised by a first part of the curve."""
+) -> tuple[FloatArray, FloatArray, Normaliser]:
+    """(latent, observed) values of a metric without bounds, and what normalises them by a first part of the curve."""
     known = 1 + np.floor(rng.random(len(b)) * lengths)
     first = np.where(np.arange(b.shape[1]) < known[:, None], seen, np.nan)
-    z = from_seen(first, Metric())
-    return z.forward(b), z.forward(seen)
+    return b, seen, from_seen(first, Metric())
+
+
+# kinds of metric and their shares
+METRICS = (_losses, _accuracies, _unbounded)
+METRIC_SHARES = (0.45, 0.35, 0.20)
