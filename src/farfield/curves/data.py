@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from farfield.curves.wording import count
 from farfield.errors import InputError
 
 Goal = Literal["min", "max"]
@@ -209,7 +210,8 @@ class Curves:
         return len(self.runs)
 
     def __repr__(self) -> str:
-        return f"Curves({len(self)} runs, {self.x.size} points of {self.metric.name!r} by {self.x_name}, goal {self.metric.goal})"
+        sizes = f"{count(len(self), 'run')}, {count(self.x.size, 'point')}"
+        return f"Curves({sizes} of {self.metric.name!r} by {self.x_name}, goal {self.metric.goal})"
 
     @property
     def lengths(self) -> IntArray:

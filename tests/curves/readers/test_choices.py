@@ -192,7 +192,7 @@ def test_runs_without_the_metric_are_left_out_and_named(tmp_path: Path) -> None:
 
 def test_a_table_of_runs_can_be_read_from() -> None:
     table = list_runs(frame(loss=[3.0, 2.0, 1.0], acc=[0.1, 0.2, 0.3]))
-    assert repr(table) == "RunTable(1 runs, 2 metrics, 0 unreadable files)"
+    assert repr(table) == "RunTable(1 run, 2 metrics, 0 unreadable files)"
     assert read_runs(table, metric="acc").y.tolist() == [0.1, 0.2, 0.3]
     assert table.to_dict()["runs"][0]["metric"] == "loss"
     assert {row["metric"] for row in table.rows(every_column=True)} == {"loss", "acc"}

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from farfield.curves.readers import list_runs, read_runs
+from farfield.curves.readers import ReadWarning, list_runs, read_runs
 from farfield.errors import InputError
 
 _COLUMNS = [f"{run} - val/loss{end}" for run in ("fast-1", "a - b") for end in ("", "__MIN", "__MAX")]
@@ -210,8 +210,18 @@ def test_utf16_and_byte_order_marks(tmp_path: Path) -> None:
 
 def test_points_all_at_one_step_are_numbered_and_told(tmp_path: Path) -> None:
     table = list_runs(written(tmp_path, "step,loss\n0,3\n0,2\n0,1\n"))
-    assert read_runs(table).x.tolist() == [0, 1, 2]
+    with pytest.warns(ReadWarning, match="every point of loss was logged at one step in 1 of 1 runs; they are numbered in order"):
+        assert read_runs(table).x.tolist() == [0, 1, 2]
     assert "numbered in order" in table.notes[0]
+
+
+def test_text_that_is_not_utf8_is_read_and_told(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes("step,Größe,loss\n0,3,2\n1,3,1\n".encode("latin-1"))
+    table = list_runs(tmp_path / "log.csv")
+    assert read_runs(table, metric="loss").y.tolist() == [2, 1]
+    assert "not UTF-8" in table.notes[0]
+    (tmp_path / "live.csv").write_bytes("step,loss,note\n0,2,a\n1,1,ö".encode()[:-1])  # cut within the last character
+    assert list_runs(tmp_path / "live.csv").notes == []
 
 
 @pytest.mark.parametrize(

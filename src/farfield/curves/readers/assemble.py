@@ -55,6 +55,14 @@ def assemble(
         warnings.warn(
             f"{len(missing)} of {len(runs)} runs have no {metric!r} and are left out: {_some(missing)}", ReadWarning, stacklevel=3
         )
+    numbered = [run for run in having if run.metrics[metric].renumbered]
+    if numbered:
+        warnings.warn(
+            f"every point of {metric} was logged at one {numbered[0].step_name} in {len(numbered)} of {len(having)} runs; they are "
+            f"numbered in order: {_some([run.name for run in numbered])}",
+            ReadWarning,
+            stacklevel=3,
+        )
     x_name = _x_name(having, x, paths, {"--metric": metric, "--goal": goal})
     goal = _goal(having, metric, goal, paths, {"--metric": metric, "--x": x})
 

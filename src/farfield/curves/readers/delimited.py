@@ -21,6 +21,7 @@ _TENSORBOARD_DOWNLOAD = ["Wall time", "Step", "Value"]
 _DOWNLOAD_NAME = re.compile(r"^run-(?P<run>.+?)-tag-(?P<tag>.+)$")
 _DELIMITERS = (",", "\t", ";", "|")
 _MISSING = [m for m in tables.MISSING if m]
+_LOSSY = "the file is not UTF-8: what cannot be read shows as \ufffd; save it as UTF-8"
 _NUMBER = re.compile(rb"^\s*\"?[-+]?(\d|\.\d|nan|inf)", re.IGNORECASE)
 POLARS_ERRORS: tuple[type[BaseException], ...] = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError)
 
@@ -58,7 +59,16 @@ def read_delimited(data: bytes, where: Where, **options: Any) -> list[RunLog]:
         name = _DOWNLOAD_NAME.match(stem)
         frame = frame.rename({"Value": name["tag"] if name else stem, "Wall time": "timestamp"})
         where = dataclasses.replace(where, name=name["run"]) if name and name["run"] != "." else where
-    return tables.read_table(frame, where, **options)
+    runs = tables.read_table(frame, where, **options)
+    return runs if _is_utf8(data) else [dataclasses.replace(run, notes=(*run.notes, _LOSSY)) for run in runs]
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data[: data.rfind(b"\n") + 1].decode("utf-8")  # a last line still being written may end within a character
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def load(data: bytes, path: str) -> pl.DataFrame:

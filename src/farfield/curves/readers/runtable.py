@@ -10,6 +10,7 @@ import polars as pl
 
 from farfield.curves.readers import assemble, names
 from farfield.curves.readers.record import RunLog
+from farfield.curves.wording import count
 
 _SCHEMA: dict[str, Any] = {
     "run": pl.String,
@@ -53,7 +54,8 @@ class RunTable:
         return len(self.runs)
 
     def __repr__(self) -> str:
-        return f"RunTable({len(self.runs)} runs, {len(self.metrics)} metrics, {len(self.problems)} unreadable files)"
+        parts = count(len(self.runs), "run"), count(len(self.metrics), "metric"), count(len(self.problems), "unreadable file")
+        return f"RunTable({', '.join(parts)})"
 
     @property
     def metrics(self) -> list[str]:
@@ -82,8 +84,8 @@ class RunTable:
         said = ", ".join(f"{n} {state}" for state, n in states.items())
         overlap = sum(max((s.n_overlap for s in run.metrics.values()), default=0) > 0 for run in self.runs)
         restarts = f"; {overlap} restarted, superseded points left out" if overlap else ""
-        unread = f"; {len(self.problems)} logs unreadable" if self.problems else ""
-        return f"{len(self.runs)} runs ({said}) of {len(self.metrics)} metrics: {shown}{restarts}{unread}"
+        unread = f"; {count(len(self.problems), 'log')} unreadable" if self.problems else ""
+        return f"{count(len(self.runs), 'run')} ({said}) of {count(len(self.metrics), 'metric')}: {shown}{restarts}{unread}"
 
     def _status(self, run: RunLog) -> str:
         tails = [s.value[-1] for n, s in run.metrics.items() if s.value.size and not names.is_housekeeping(n)]

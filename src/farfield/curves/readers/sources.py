@@ -46,6 +46,7 @@ _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 _ROTATED = re.compile(r"^(?P<live>.+)\.(?P<number>[1-9]\d{0,3})$")
 _SIDECARS = ("params.json", "hparams.yaml", "args.json", "config.json")
 LOG_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson"))
+_WRITERS = "TensorBoard, W&B, MLflow, Optuna, Trackio, Trainer, Ray, Lightning, Keras, CSV, JSON lines and Parquet"
 _TABLES = {"text": delimited.read_delimited, "json": jsonlogs.read_json, "columnar": frames.read_columnar}
 _STORES = {"mlflow": mlflow.read_mlflow, "optuna": optuna.read_optuna, "trackio": trackio.read_trackio}
 
@@ -109,7 +110,7 @@ def find_runs(paths: Sequence[str | os.PathLike[str]], **options: Any) -> Found:
         if str(path) == "-":
             found.runs += from_bytes(sys.stdin.buffer.read(), Where("-", "stdin"), options)
         elif not os.path.exists(path):
-            raise InputError(f"no such file or folder: {path}")
+            raise InputError(f"no such file or folder: {path}; give a log, a folder of logs, or - for standard input")
         elif os.path.isdir(path):
             _from_folder(Path(path), Path(path).resolve().name if len(paths) > 1 else "", options, found)
         else:
@@ -124,10 +125,7 @@ def _nothing(paths: Iterable[Any], found: Found) -> str:
     shown = ", ".join(str(p) for p in paths)
     seen = f"; unreadable: {'; '.join(found.problems[:3])}" if found.problems else ""
     passed = f" ({len(found.passed_over)} other files, such as {Path(found.passed_over[0]).name})" if found.passed_over else ""
-    return (
-        f"no runs in {shown}{passed}{seen}; logs are read from TensorBoard, W&B, MLflow, Optuna, Trackio, Trainer, Ray, "
-        "Lightning, Keras, CSV, JSON lines and Parquet"
-    )
+    return f"no runs in {shown}{passed}{seen}; logs are read from {_WRITERS}"
 
 
 # -- one file -----------------------------------------------------------------------------------------------------------------
@@ -152,7 +150,7 @@ def from_bytes(data: bytes, where: Where, options: Mapping[str, Any], sidecar: M
     data = _utf8(data)
     kind = kind_of_bytes(data[:_HEAD])
     if kind == "empty":
-        raise FormatError(f"{where.path}: empty file")
+        raise FormatError(f"{where.path}: empty file; nothing was logged in it, or a copy failed")
     if kind == "sqlite":
         raise InputError("a SQLite store cannot be read from standard input; name its file")
     if kind == "wandb":
@@ -160,7 +158,7 @@ def from_bytes(data: bytes, where: Where, options: Mapping[str, Any], sidecar: M
     if kind == "tensorboard":
         return tensorboard.read_tensorboard([(where.path, data)], where)
     if kind is None and b"\0" in data[:_HEAD]:
-        raise FormatError(f"{where.path}: not a log in a known format (its first bytes are {data[:8]!r})")
+        raise FormatError(f"{where.path}: not a log in a known format (its first bytes are {data[:8]!r}); allowed: {_WRITERS}")
     runs = _TABLES[kind or "text"](data, where, **options)
     if sidecar and len(runs) == 1:
         runs = [_with_config(run, sidecar) for run in runs]

@@ -24,6 +24,7 @@ _METRIC_COLUMNS = ("metric", "metric_name", "tag", "key", "variable", "measure")
 _VALUE_COLUMNS = ("value", "metric_value", "val", "y")
 _STEP_WORDS = ("step", "_step", "global_step", "iteration", "iter", "training_iteration", "trainer/global_step", "x")
 _EXPORT = re.compile(r"^(?P<run>.+) - (?P<metric>[^ ].*?)(?P<extreme>__MIN|__MAX)?$")
+_DECIMAL_COMMA = re.compile(r"^[-+]?\d+,\d+$")
 _INDEX = re.compile(r"^(unnamed: \d+|index|__index_level_\d+__|)$", re.IGNORECASE)
 _CONFIG_PREFIX = re.compile(r"^(config|hparams?|params?|hyperparameters?)[./]", re.IGNORECASE)
 # columns that `farfield runs read` writes beside the points
@@ -184,7 +185,7 @@ def _read_wide(
     settings = _settings(frame, columns, list(rows.values()), found, position)
     numeric = {c: n for c, n in found.items() if (c not in settings or names.is_lr(c)) and c != position and not is_index_name(c)}
     if not numeric:
-        raise InputError(f"{where.path}: no column of numbers to read as a metric; columns: {', '.join(frame.columns[:20])}")
+        raise InputError(f"{where.path}: no column of numbers to read as a metric; {_held(frame)}")
     if position is None:
         step_all, step_name = np.zeros(frame.height), "row"
         for part in rows.values():
@@ -206,6 +207,15 @@ def _read_wide(
         described = _settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
         out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, notes=notes, **described))
     return out
+
+
+def _held(frame: pl.DataFrame) -> str:
+    """The columns of a frame without a metric, with a cell of those that hold text; and what mends decimal commas."""
+    texts = {c: str(cells[0])[:30] for c in frame.columns if frame[c].dtype == pl.String and (cells := frame[c].drop_nulls()).len()}
+    shown = ", ".join(f"{c} (such as {texts[c]!r})" if c in texts else c for c in frame.columns[:20])
+    comma = next((text for text in texts.values() if _DECIMAL_COMMA.match(text.strip())), None)
+    remedy = f"; write decimals with a point: {comma.strip().replace(',', '.')}" if comma else ""
+    return f"columns: {shown}{remedy}"
 
 
 def _without_gaps(numeric: dict[str, tuple[FloatArray, NDArray[np.bool_], str | None]]) -> dict[str, NDArray[np.bool_]]:
