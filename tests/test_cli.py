@@ -62,6 +62,16 @@ def test_every_command_has_help_and_answers_bad_usage_with_exit_code_2(name: str
     assert f"try: farfield {name}" in said.err
 
 
+def test_a_seed_is_a_whole_number_from_0_up_in_every_command() -> None:
+    def seeds(command: click.Command) -> list[Any]:
+        below = [found for sub in getattr(command, "commands", {}).values() for found in seeds(sub)]
+        return [p.type for p in command.params if p.name == "seed"] + below
+
+    found = [seed for module, _ in cli._COMMANDS.values() for seed in seeds(importlib.import_module(module).command)]
+    assert len(found) >= 8
+    assert all(isinstance(seed, click.IntRange) and seed.min == 0 for seed in found)
+
+
 def test_an_unknown_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["docter"]) == 2
     said = capsys.readouterr().err

@@ -193,7 +193,16 @@ def test_nothing_forecast_is_reported_in_full_and_ends_with_2(
     assert main(["forecast", runs, "--json"]) == 2
     out, err = capsys.readouterr()
     assert {r["status"] for r in json.loads(out)["runs"]} == {"too_short"}
-    assert err == "error: none of the 12 runs could be forecast: fewer than 3 points\n"
+    assert err == "error: none of 12 runs could be forecast: fewer than 3 points\n"
+
+
+def test_runs_without_a_planned_end_are_answered_with_the_options_that_say_it(
+    given: dict[str, Any], runs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given["changes"] = {"status": (ForecastStatus.NO_END,) * 12, "notes": (), "backtest": None}
+    assert main(["forecast", runs]) == 2
+    told = "none of 12 runs could be forecast: planned end unknown; say how far with --to X or --by 2x"
+    assert capsys.readouterr().err == f"error: {told}\n"
 
 
 def test_hostile_names_reach_no_terminal(tmp_path: Path, given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,10 +275,10 @@ def test_questions_that_make_no_sense_are_refused(options: dict[str, Any], says:
 @pytest.mark.parametrize(
     ("curves", "says"),
     [
-        (power_runs(0), "none of the 0 runs can be scored: a run needs 3 points before its cut and 1 beyond"),
+        (power_runs(0), "none of 0 runs can be scored: a run needs 3 points before its cut and 1 beyond"),
         (power_runs(5, n_points=3), "the longest has 3 points"),
-        (power_runs(3), "none of the 3 runs can be scored: .* runs of at least 2 groups"),
-        (power_runs(6, status="diverged"), "none of the 6 runs"),
+        (power_runs(3), "none of 3 runs can be scored: .* runs of at least 2 groups"),
+        (power_runs(6, status="diverged"), "none of 6 runs"),
     ],
     ids=["none", "short", "one group", "diverged"],
 )

@@ -17,7 +17,7 @@ from farfield.cli.reading import read, reading_options
 @click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
 @click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
 @click.option("--plot", metavar="FILE", help="A figure of coverage, error and width by reach (.png, .svg or .pdf).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
 @output_options
 def command(
     estimate: str,

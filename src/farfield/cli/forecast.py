@@ -58,7 +58,7 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
 @click.option("--plot", metavar="FILE", help="A figure of the best runs (.png, .svg or .pdf).")
 @click.option("--report", metavar="FILE.html", help="All of it in one HTML file that works offline.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table, not only the best 40.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the joint draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the joint draws.")
 @click.option("--jobs", type=int, metavar="N", help="With -o DIR/: worker processes; default, the processors.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="With -o DIR/: who works.")
 @output_options
@@ -146,8 +146,12 @@ def command(
     else:
         emit(found.to_frame() if fmt != "json" else [], fmt, out, document=found.to_dict() if fmt == "json" else None)
     if found.refused_index.size == len(curves):
-        reasons = sorted({status.short for status in found.status})
-        raise InputError(f"none of the {len(curves)} runs could be forecast: {'; '.join(reasons)}")
+        from farfield.curves.results import ForecastStatus
+        from farfield.curves.wording import count
+
+        reasons = "; ".join(sorted({status.short for status in found.status}))
+        remedy = "; say how far with --to X or --by 2x" if ForecastStatus.NO_END in found.status else ""
+        raise InputError(f"none of {count(len(curves), 'run')} could be forecast: {reasons}{remedy}")
 
 
 def partitions(chosen: Mapping[str, Any], out: str, jobs: int | None, engine: str, quiet: bool, **settings: Any) -> None:

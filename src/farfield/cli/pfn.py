@@ -45,7 +45,7 @@ def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
 @click.argument("network", default="wide", metavar="[NAME|FILE.safetensors]")
 @click.option("--prior", type=click.Choice(["domhan", "wide"]), help="Default: the one it was trained on.")
 @click.option("--curves", type=int, default=1000, show_default=True, help="Fresh curves to score.")
-@click.option("--seed", type=int, default=12345, show_default=True, help="Of the curves.")
+@click.option("--seed", type=click.IntRange(0), default=12345, show_default=True, help="Of the curves.")
 @output_options
 def score(
     network: str, prior: str | None, curves: int, seed: int, as_json: bool, as_csv: bool, out: str | None, quiet: bool
@@ -71,7 +71,7 @@ def score(
 @click.option("--learning-rate", type=float, default=1.5e-3, show_default=True, help="At the peak.")
 @click.option("--width", type=int, default=128, show_default=True, help="Of a token.")
 @click.option("--layers", type=int, default=4, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the initial weights and of every batch.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the initial weights and of every batch.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Of the processor.")
 @click.option("--checkpoint", metavar="FILE", help="Saved every minute; a killed run goes on from it. Default: beside the output.")
 @click.option("--name", help="What the network is called. Default: its prior.")

@@ -36,7 +36,7 @@ from farfield.errors import InputError
 @click.option("--level", type=float, default=0.9, show_default=True, help="Level of the intervals.")
 @click.option("--refits", type=int, default=1000, show_default=True, help="Refits of resampled runs a law.")
 @click.option("--plot", metavar="FILE", help="Lines of equal loss over compute and size (.png, .svg or .pdf).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resampling.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling.")
 @output_options
 def command(
     table: str,

@@ -54,7 +54,7 @@ _LAST_WAIT = 60.0
 @click.option("--once", is_flag=True, help="Look once, show the advice on every run, and end.")
 @click.option("--state", metavar="FILE", help=f"What was advised and done; default: {_STATE} in the (first) folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for everything that happens.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the joint draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the joint draws.")
 @click.option("-q", "--quiet", is_flag=True, help="Only what is to stop, and what was run.")
 def command(
     to: float | None,

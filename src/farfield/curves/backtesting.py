@@ -18,6 +18,7 @@ from farfield.curves.data import Curves, FloatArray, IntArray
 from farfield.curves.ensemble import ANNEALING, NAIVE
 from farfield.curves.forecaster import EnsembleForecaster, calibrate, make_forecaster, round_reach
 from farfield.curves.results import Backtest
+from farfield.curves.wording import count
 from farfield.errors import InputError
 from farfield.intervals import cluster_bootstrap_ratio, interval_score
 from farfield.predictive import Mixture
@@ -60,7 +61,7 @@ def backtest(
     found = scored(forecaster, reaches=asked, n_boot=n_boot, rng=rng)
     if found is None:
         raise InputError(
-            f"none of the {len(curves)} runs can be scored: a run needs 3 points before its cut and 1 beyond, and runs of at "
+            f"none of {count(len(curves), 'run')} can be scored: a run needs 3 points before its cut and 1 beyond, and runs of at "
             f"least 2 groups; the longest has {int(curves.lengths.max()) if len(curves) else 0} points"
         )
     return found
