@@ -49,10 +49,14 @@ def finite(name: str, value: ArrayLike, *, ndim: int | None = None, shape: Seque
     """As :func:`numbers`, and every entry finite; the refusal says how many are not and where the first is."""
     out = numbers(name, value, ndim=ndim, shape=shape)
     bad = ~np.isfinite(out)
+    if bad.any() and out.ndim == 0:
+        raise InputError(f"{name} is {out}; allowed: a finite number")
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        where = f"; the first is {out[first]} at index {first[0] if len(first) == 1 else first}" if first else ""
-        raise InputError(f"{name} holds {int(bad.sum())} values that are not finite (of {out.size}){where}; remove or replace them")
+        where = f"the first is {out[first]} at index {first[0] if len(first) == 1 else first}"
+        raise InputError(
+            f"{name} holds {int(bad.sum())} values that are not finite (of {out.size}); {where}; remove or replace them"
+        )
     return out
 
 

@@ -110,7 +110,7 @@ def test_fit_form_refuses_what_it_cannot_use():
         ({"n_starts": 0}, "n_starts is 0"),
         ({"huber": 0.0}, "huber is 0; allowed: above 0"),
         ({"huber": np.ones(2)}, r"huber has shape \(2,\); allowed: one number, or \(3,\)"),
-        ({"floor": np.nan}, "floor holds 1 values that are not finite"),
+        ({"floor": np.nan}, "floor is nan; allowed: a finite number"),
         ({"floor": np.ones((3, 1))}, r"floor has shape \(3, 1\)"),
     ]:
         with pytest.raises(InputError, match=message):
