@@ -130,6 +130,10 @@ def status(folder: Path, check: bool, against: str, as_json: bool) -> None:
     """
     from farfield.claims import results
 
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}; run it in a checkout, give --results DIR, or make one: farfield claims run P018"
+        )
     rows = results.read_folder(folder)
     if as_json:
         click.echo(json.dumps([_plain(r) for r in rows.values()], indent=1, ensure_ascii=False))
