@@ -169,8 +169,12 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror or error}; give a .toml, .yaml or .json file") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); a recipe is TOML, YAML or JSON"
+        ) from error
     if file.suffix.casefold() in (".yaml", ".yml", ".json"):
         from farfield.weights.mergekit import convert, parse
 
@@ -189,6 +193,8 @@ def recipe_from(document: Mapping[str, Any], folder: Path = Path()) -> Recipe:
     Raises InputError for unknown keys, methods and parameters, values of the wrong kind and numbers of models that do not fit.
     """
     method = document.get("method")
+    if method is None:
+        raise InputError(f'the recipe names no method; give one, such as method = "linear"; allowed: {", ".join(METHODS)}')
     if not isinstance(method, str) or method not in METHODS:
         raise unknown_name("method", str(method), METHODS)
     models = document.get("models")
