@@ -59,6 +59,7 @@ def test_ranks_and_proposals(runs: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--risk", "2"], "0 to 1"),
         (["--as-of", "0.5"], "no run has a point"),
         (["--rank", "--next", "2"], "cannot both"),
+        (["--price", "2"], "--price belongs to --rule regret; the rule is probability"),
         (["--rule", "hope"], "probability"),
         (["--rank-at", "1000"], "no run has reached"),
         (["--budget", "-1"], "budget"),

@@ -37,7 +37,7 @@ from farfield.cli.reading import read, reading_options
 @click.option("--rank-at", type=float, metavar="X", help="The equal x of --rank; default: the largest that all runs have logged.")
 @click.option("--next", "n_next", type=int, metavar="N", help="Propose the N settings to run next instead.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the joint draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the joint draws.")
 @output_options
 def command(
     as_of: float | None, rank: bool, rank_at: float | None, n_next: int | None, context: tuple[str, ...], everything: bool,
@@ -52,6 +52,8 @@ def command(
     fmt = format_of(as_json, as_csv, out)
     if n_next is not None and (rank or rank_at is not None):
         raise click.UsageError("--rank and --next cannot both be given; each prints a table of its own")
+    if price is not None and rule != "regret":
+        raise click.UsageError(f"--price belongs to --rule regret; the rule is {rule}")
     with notes(quiet):
         from farfield.curves import stopping
 
