@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from farfield.gap import extrapolation_gap
-from farfield.gap.measure import resampled
+from farfield.gap.resample import resampled
 from farfield.intervals import wilson
 from farfield.splits import RangeSplit
 from farfield.splits.hull import hull_distance

@@ -23,7 +23,7 @@ from farfield.gap import (
     score_by_reach,
     worst_group,
 )
-from farfield.gap.measure import linear_error, resampled
+from farfield.gap.resample import linear_error, resampled
 from farfield.splits import EnvironmentSplit, RangeSplit
 
 

@@ -24,8 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.errors import InputError
-from farfield.gap.measure import _answer, _copied, _fit, _name, _target, resampled
+from farfield.gap.measure import _target
+from farfield.gap.models import answer, copied, fit, name_of
 from farfield.gap.reach import Cloud, Embed, shells
+from farfield.gap.resample import resampled
 from farfield.gap.result import Estimate
 from farfield.gap.scores import SCORES, Score, Seen, get_score
 from farfield.intervals import wilson
@@ -184,7 +186,7 @@ def gap_check(
     if n_new == 0:
         raise InputError("there are no new rows")
     target = _target(y, n, score)
-    label = name or _name(model)
+    label = name or name_of(model)
     if not hasattr(model, "predict"):
         raise InputError(f"the model is a {type(model).__name__}, which has no predict")
     generate = generator(rng)
@@ -194,8 +196,8 @@ def gap_check(
     everything = np.arange(n_new)
     used = model
     if hasattr(model, "fit") and not _is_fitted(model):
-        used, _ = _fit(model, X, target, np.arange(n), score, repr(label))
-    answers = _answer(used, new, everything, score if score.needs == "predict" else SCORES["accuracy"], f"{label!r}, new rows")
+        used, _ = fit(model, X, target, np.arange(n), score, repr(label))
+    answers = answer(used, new, everything, score if score.needs == "predict" else SCORES["accuracy"], f"{label!r}, new rows")
     bins: tuple[ReachBin, ...] = ()
     place = np.full(n_new, -1, dtype=np.int64)
     horizon, expected = 0.0, None
@@ -253,8 +255,8 @@ def _backtest(
         if not score.numeric and np.unique(y[core]).size < 2:
             continue
         where = f"{label!r}, {'cross-validation' if i < FOLDS else 'backtest'}"
-        fitted, seen = _fit(_copied(model), X, y, core, score, where)
-        answers = _answer(fitted, X, hidden, score, where)
+        fitted, seen = fit(copied(model), X, y, core, score, where)
+        answers = answer(fitted, X, hidden, score, where)
         assert score.rows is not None
         rows.append(hidden)
         losses.append(score.rows(y[hidden], answers, seen if whole is None else whole))

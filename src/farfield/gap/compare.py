@@ -14,11 +14,14 @@ from scipy import special
 
 from farfield import checks
 from farfield.errors import InputError
-from farfield.gap.measure import BEYOND, INSIDE, REFERENCE
+from farfield.gap.estimates import FEW_GROUPS, FEW_ROWS, Intervals, slopes, weights_of
+from farfield.gap.measure import in_threads
+from farfield.gap.resample import resampled
 from farfield.gap.result import Estimate, GapResult
+from farfield.gap.training import BEYOND, INSIDE, REFERENCE
 from farfield.intervals import cluster_bootstrap_ratio
-from farfield.seeds import Seed
-from farfield.splits.rows import FloatArray, labels
+from farfield.seeds import Seed, generator
+from farfield.splits.rows import labels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,8 +121,8 @@ def worst_group(result: GapResult, groups: ArrayLike) -> dict[str, object]:
 class Comparison:
     """Several models measured on the same regions.
 
-    `differences` holds, for every other model and every quantity, its value minus that of the model selected, paired over the same
-    resamples. The choice is made by the score inside, which never reads what lies beyond; ``oracle`` chooses by the score beyond.
+    `differences` holds, for every other model and every quantity, its value minus that of the model selected, paired row by row.
+    The choice is made by the score inside, which never reads what lies beyond; ``oracle`` chooses by the score beyond.
     """
 
     results: tuple[GapResult, ...]
@@ -144,8 +147,14 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(results: list[GapResult] | Mapping[str, GapResult], *, selection: Literal["inside", "oracle"] = "inside") -> Comparison:
-    """Compare models measured on the same regions with the same seed; differences are paired over resamples.
+def compare(
+    results: list[GapResult] | Mapping[str, GapResult], *, selection: Literal["inside", "oracle"] = "inside",
+    n_jobs: int | None = None,
+) -> Comparison:  # fmt: skip
+    """Compare models measured on the same regions with the same seed; differences are paired row by row.
+
+    Their intervals are made as those of one model, from the differences of losses: over repeats they hold what other training rows
+    would have changed in both. `n_jobs` models at a time, in threads (-1: one a core); the values do not depend on it.
 
     Raises InputError where the regions, the score or the resamples differ; warns where the choice reads what lies beyond.
     """
@@ -169,14 +178,9 @@ def compare(results: list[GapResult] | Mapping[str, GapResult], *, selection: Li
     key = INSIDE if selection == "inside" else BEYOND
     better = -1.0 if first.scoring.lower_is_better else 1.0
     best = max(some, key=lambda r: better * (r.inside.value if key == INSIDE else r.beyond.value))
-    differences = [
-        (r.model, name, _difference(r, best, name))
-        for r in some
-        if r is not best
-        for name in ("inside", "reference", "beyond", "gap", "difficulty", "extrapolation")
-        if getattr(r, name) is not None and getattr(best, name) is not None
-    ]
-    return Comparison(some, best.model, selection, tuple(differences))
+    others = [r for r in some if r is not best]
+    differences = in_threads(lambda r: _differences(r, best), others, n_jobs)
+    return Comparison(some, best.model, selection, tuple(d for of_one in differences for d in of_one))
 
 
 def effective_robustness(
@@ -213,22 +217,27 @@ def effective_robustness(
     return out
 
 
-def _difference(a: GapResult, b: GapResult, name: str) -> Estimate:
-    sign = 1.0 if a.scoring.lower_is_better else -1.0
-    pick = {
-        "inside": (0.0, INSIDE, INSIDE), "reference": (0.0, REFERENCE, REFERENCE), "beyond": (0.0, BEYOND, BEYOND),
-        "gap": (sign, INSIDE, BEYOND), "difficulty": (sign, INSIDE, REFERENCE), "extrapolation": (sign, REFERENCE, BEYOND),
-    }[name]  # fmt: skip
-
-    def of(r: GapResult) -> FloatArray:
-        if pick[0] == 0.0:
-            return np.asarray(r.draws[:, pick[1]])
-        return np.asarray(pick[0] * (r.draws[:, pick[2]] - r.draws[:, pick[1]]))
-
-    first, second = getattr(a, name), getattr(b, name)
-    draws = of(a) - of(b)
-    low, high = (float(q) for q in np.nanquantile(draws, [(1 - a.level) / 2, (1 + a.level) / 2]))
-    return Estimate(first.value - second.value, low, high, min(first.n, second.n), float(np.nanstd(draws, ddof=1)))
+def _differences(a: GapResult, b: GapResult) -> list[tuple[str, str, Estimate]]:
+    """Every quantity of `a` minus that of `b`; the same intervals as a model's own, on the differences of losses."""
+    score, keys = a.scoring, ("inside", "reference", "beyond")
+    per_split = a.per_split.copy()
+    for k in keys:
+        per_split[k] -= b.per_split[k]
+    means = np.array([per_split[k].mean() for k in keys])
+    ratios, evidence, resamples = a.draws - b.draws, None, None
+    if a.evidence is not None and b.evidence is not None:
+        evidence = a.evidence.minus(b.evidence, slopes(score, a.evidence.means()), slopes(score, b.evidence.means()))
+        resamples = resampled(evidence.sums(), a.draws.shape[0], generator(a.seed))
+        ratios = resamples.ratios + (means - evidence.means())
+    n = [min(e.n, o.n) if e and o else 0 for e, o in zip(*((r.inside, r.reference, r.beyond) for r in (a, b)), strict=True)]
+    few = min(c for c in n if c) < (FEW_GROUPS if a.unit == "group" else FEW_ROWS)
+    sure = Intervals(score, a.level, means, ratios, (n[0], n[1], n[2]), few, per_split, resamples, evidence, linear=True)
+    out = []
+    for name, weights in weights_of(score.lower_is_better).items():
+        first, second = getattr(a, name), getattr(b, name)
+        if first is not None and second is not None:
+            out.append((a.model, name, sure.of(weights, first.value - second.value)))
+    return out
 
 
 def _rows(result: GapResult) -> NDArray[np.void]:

@@ -1,43 +1,41 @@
-"""Measure the gap: fit once a region, score inside and beyond, refit the matched reference, and say how sure the figures are.
+"""Measure the gap: fit once a region, score inside and beyond, refit the matched reference.
 
-Intervals. Means over rows get bootstrap-t intervals (Efron & Tibshirani 1993, section 12.5), since losses are skewed; other scores
-percentile ones. The unit of resampling is the row, or the group where rows depend on each other. One resample draws units with
-replacement from all of them, so that reference and beyond, which share rows, are compared on the same ones. Over repeats, which
-share training rows, what the training rows add to the variance is added by a delete-d jackknife, and the corrected resampled t
-interval (Nadeau & Bengio 2003) is reported where it is wider: the intervals are about the learner at this training size. From a
-single repeat nothing is known of that, and they are about the fitted models.
+How sure the figures are is in :mod:`farfield.gap.estimates` (intervals) and :mod:`farfield.gap.training` (what training rows add).
+Over repeats, which draw other training rows, the intervals are about the learner at this training size; from a single repeat
+nothing is known of that, and they are about the fitted models.
 """
 
 from __future__ import annotations
 
-import copy
-import sys
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from farfield import checks
 from farfield.errors import InputError
+from farfield.gap.estimates import FEW_GROUPS, FEW_ROWS, Intervals, weights_of
+from farfield.gap.models import answer, fit, name_of, selection_of
+from farfield.gap.resample import resampled
 from farfield.gap.result import Estimate, GapResult
 from farfield.gap.scores import Score, Seen, get_score
-from farfield.intervals import corrected_resampled_t, resample_counts
+from farfield.gap.training import BEYOND, INSIDE, REFERENCE, Evidence
+from farfield.intervals import resample_counts
 from farfield.seeds import Seed, generator
 from farfield.splits import RegionIndices, RegionSplitter
-from farfield.splits.rows import FloatArray, IntArray, labels, n_rows, take_rows
-
-INSIDE, REFERENCE, BEYOND = 0, 1, 2
-FEW_ROWS, FEW_GROUPS = 30, 5
+from farfield.splits.rows import FloatArray, IntArray, labels, n_rows
 
 
 class _Scored(NamedTuple):
-    """Answers on some rows, of one part of one split."""
+    """Answers on some rows, of one part of one split; `fold` of the reference."""
 
     part: int
     split: int
+    fold: int
     rows: IntArray
     answers: NDArray[Any]
     values: FloatArray | None
@@ -56,6 +54,7 @@ def extrapolation_gap(
     reference: Literal["matched"] | None = "matched",
     level: float = 0.95,
     n_boot: int = 2000,
+    n_jobs: int | None = None,
     name: str | None = None,
     rng: Seed = 0,
     **row_data: Any,
@@ -73,6 +72,7 @@ def extrapolation_gap(
     unit : (n,) unit of resampling: rows of one patient, sequence or query, which depend on each other
     reference : ``matched`` refits on as many rows, some of them beyond; None gives the raw gap alone
     level, n_boot, rng : of the intervals
+    n_jobs : fits at a time, in threads (-1: one a core); the values do not depend on it
 
     Raises
     ------
@@ -86,7 +86,7 @@ def extrapolation_gap(
     score = get_score(scoring)
     n = n_rows(X)
     target = _target(y, n, score)
-    label = name or _name(estimator)
+    label = name or name_of(estimator)
     fitted = not hasattr(estimator, "fit")
     notes: list[str] = []
     if fitted and reference is not None:
@@ -100,140 +100,121 @@ def extrapolation_gap(
     if reference is not None and not all(r.reference for r in regions):
         reference = None
         notes.append("a region beyond is a single group or row, so that no reference can be fitted without what it scores")
-    scored: list[_Scored] = []
-    for j, region in enumerate(regions):
+    has = reference is not None
+    for region in regions:
         _check_classes(target, region, score)
-        scored += _run(estimator, X, target, region, j, score, reference is not None, label)
+    scored = _scored(estimator, X, target, regions, score, has, label, n_jobs)
     codes, unit_name = _units(unit, groups, n, split)
     per_split = _per_split(scored, regions, target, score)
+    means = np.array([per_split[k].mean() for k in ("inside", "reference", "beyond")])
+    evidence = resamples = None
     if score.rows is not None:
-        sums, used = _sums(scored, regions, codes)
-        resamples = resampled(sums[used], n_boot, generator(rng))
-        draws = resamples.ratios if score.finish is None else score.finish(resamples.ratios)
+        evidence = _evidence(scored, regions, codes, has)
+        resamples = resampled(evidence.sums(), n_boot, generator(rng))
+        ratios = resamples.ratios
     else:
-        resamples = None
-        draws = _whole_draws(scored, regions, target, codes, n_boot, generator(rng), score)
-    sure = _Intervals(scored, codes, per_split, draws, resamples, score, level, unit_name, notes)
-    has = reference is not None
-    parts = [sure.of(lambda v: v[INSIDE], (INSIDE,)), None, sure.of(lambda v: v[BEYOND], (BEYOND,))]
-    sign = 1.0 if score.lower_is_better else -1.0
-    difficulty = extrapolation = None
+        ratios = _whole_draws(scored, regions, target, codes, n_boot, generator(rng), score)
+    counts, few = _counts(scored, codes, unit_name, notes)
+    sure = Intervals(score, level, means, ratios, counts, few, per_split, resamples, evidence)
+    finished = means if score.finish is None else score.finish(means)
+    found: dict[str, Estimate] = {}
+    for quantity, weights in weights_of(score.lower_is_better).items():
+        parts = np.flatnonzero(weights)
+        if has or REFERENCE not in parts:
+            found[quantity] = sure.of(weights, float(finished[parts] @ weights[parts]))
     if has:
-        parts[REFERENCE] = sure.of(lambda v: v[REFERENCE], (REFERENCE,))
-        difficulty = sure.of(lambda v: sign * (v[REFERENCE] - v[INSIDE]), (INSIDE, REFERENCE))
-        extrapolation = sure.of(lambda v: sign * (v[BEYOND] - v[REFERENCE]), (REFERENCE, BEYOND))
-    gap = sure.of(lambda v: sign * (v[BEYOND] - v[INSIDE]), (INSIDE, BEYOND))
-    if difficulty is not None and extrapolation is not None:
-        gap = gap._replace(value=difficulty.value + extrapolation.value)
+        total = found["difficulty"].value + found["extrapolation"].value
+        found["gap"] = found["gap"]._replace(value=total)
     if score.finish is not None:
         for part in ("inside", "reference", "beyond"):
             per_split[part] = score.finish(per_split[part])
-    inside, beyond = parts[INSIDE], parts[BEYOND]
-    assert inside is not None
-    assert beyond is not None
+    draws = ratios if score.finish is None else score.finish(ratios)
     for note in dict.fromkeys(notes):
         warnings.warn(note, stacklevel=2)
     return GapResult(
-        model=label, scoring=score, inside=inside, beyond=beyond, reference=parts[REFERENCE], gap=gap, difficulty=difficulty,
-        extrapolation=extrapolation, level=level, unit=unit_name, split=repr(split),
-        regions=tuple(dict.fromkeys(r.tag for r in regions)),
-        selection=_selection(estimator), seed=rng if isinstance(rng, int) else None, warnings=tuple(dict.fromkeys(notes)),
-        per_split=per_split, per_row=_per_row(scored) if score.rows is not None else None, draws=draws,
+        model=label, scoring=score, inside=found["inside"], beyond=found["beyond"], reference=found.get("reference"),
+        gap=found["gap"], difficulty=found.get("difficulty"), extrapolation=found.get("extrapolation"), level=level, unit=unit_name,
+        split=repr(split), regions=tuple(dict.fromkeys(r.tag for r in regions)), selection=selection_of(estimator),
+        seed=rng if isinstance(rng, int) else None, warnings=tuple(dict.fromkeys(notes)), per_split=per_split,
+        per_row=_per_row(scored) if score.rows is not None else None, draws=draws,
+        evidence=evidence,
     )  # fmt: skip
 
 
-# -- models --------------------------------------------------------------------------------------------------------------------
+# -- fits ----------------------------------------------------------------------------------------------------------------------
 
 
-def _run(
-    estimator: Any, X: Any, y: NDArray[Any], region: RegionIndices, j: int, score: Score, reference: bool, label: str
-) -> list[_Scored]:
-    where = f"{label!r}, region {region.tag}"
-    both = np.concatenate([region.inside, region.beyond])
-    model, seen = _fit(estimator, X, y, region.train, score, where)
-    answers = _answer(model, X, both, score, where)
-    cut = region.inside.size
-    values = None if score.rows is None else score.rows(y[both], answers, seen)
-    ones = np.ones(cut)
-    out = [
-        _Scored(INSIDE, j, region.inside, answers[:cut], None if values is None else values[:cut], ones),
-        _Scored(BEYOND, j, region.beyond, answers[cut:], None if values is None else values[cut:], region.reach),
-    ]
-    if not reference:
-        return out
-    place = {int(row): i for i, row in enumerate(region.beyond)}
-    pieces = []
-    for fit, rows in region.reference:
+class _Task(NamedTuple):
+    """One fit and the rows it is asked about."""
+
+    split: int
+    fold: int  # -1: the model itself
+    fit: IntArray
+    score: IntArray
+
+
+def _tasks(regions: list[RegionIndices], reference: bool) -> Iterator[_Task]:
+    for j, region in enumerate(regions):
+        yield _Task(j, -1, region.train, np.concatenate([region.inside, region.beyond]))
+        if reference:
+            for k, (rows, asked) in enumerate(region.reference):
+                yield _Task(j, k, rows, asked)
+
+
+def _scored(
+    estimator: Any, X: Any, y: NDArray[Any], regions: list[RegionIndices], score: Score, reference: bool, label: str,
+    n_jobs: int | None,
+) -> list[_Scored]:  # fmt: skip
+    def run(task: _Task) -> tuple[NDArray[Any], Seen]:
+        where = f"{label!r}, region {regions[task.split].tag}{', reference' * (task.fold >= 0)}"
+        model, seen = fit(estimator, X, y, task.fit, score, where)
+        return answer(model, X, task.score, score, where), seen
+
+    tasks = list(_tasks(regions, reference))
+    out: list[_Scored] = []
+    scale: Seen | None = None
+    for task, (answers, seen) in zip(tasks, in_threads(run, tasks, n_jobs), strict=True):
+        region = regions[task.split]
+        if task.fold < 0:
+            scale, cut = seen, region.inside.size
+            values = None if score.rows is None else score.rows(y[task.score], answers, seen)
+            for part, rows, some, reach in (
+                (INSIDE, region.inside, slice(None, cut), np.ones(cut)), (BEYOND, region.beyond, slice(cut, None), region.reach)
+            ):  # fmt: skip
+                out.append(_Scored(part, task.split, 0, rows, answers[some], None if values is None else values[some], reach))
+            order = np.argsort(region.beyond, kind="stable")
+            continue
         # R2 keeps the denominator of what was seen, so the reference is scored as the model is
-        model, other = _fit(estimator, X, y, fit, score, f"{where}, reference")
-        got = _answer(model, X, rows, score, f"{where}, reference")
-        scale = other if score.needs == "proba" else seen
-        reach = region.reach[[place[int(r)] for r in rows]]
-        pieces.append(_Scored(REFERENCE, j, rows, got, None if score.rows is None else score.rows(y[rows], got, scale), reach))
-    return out + pieces
+        scale = seen if score.needs == "proba" or scale is None else scale
+        values = None if score.rows is None else score.rows(y[task.score], answers, scale)
+        reach = region.reach[order[np.searchsorted(region.beyond[order], task.score)]]
+        out.append(_Scored(REFERENCE, task.split, task.fold, task.score, answers, values, reach))
+    return out
 
 
-def _fit(estimator: Any, X: Any, y: NDArray[Any], rows: IntArray, score: Score, where: str) -> tuple[Any, Seen]:
-    target = y[rows]
-    if hasattr(estimator, "fit"):
-        model = _copied(estimator)
+def in_threads(run: Callable[[Any], Any], tasks: list[Any], n_jobs: int | None) -> Iterator[Any]:
+    """What `run` makes of each task, in their order, on `n_jobs` threads (None: no threads; -1: one a core)."""
+    jobs = threads(n_jobs)
+    if jobs == 1:
+        yield from map(run, tasks)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run, task) for task in tasks]
         try:
-            fitted = model.fit(take_rows(X, rows), target)
-        except Exception as error:
-            raise InputError(f"model {where}: fit failed with {type(error).__name__}: {_first_line(error)}") from error
-        model = model if fitted is None else fitted
-    else:
-        model = estimator
-    classes = np.asarray(getattr(model, "classes_", np.unique(target))) if score.needs == "proba" else np.empty(0)
-    if score.numeric:
-        return model, Seen(float(target.mean()), float(target.var()), classes)
-    return model, Seen(np.nan, np.nan, classes)
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
-def _answer(model: Any, X: Any, rows: IntArray, score: Score, where: str) -> NDArray[Any]:
-    call = getattr(model, "predict_proba" if score.needs == "proba" else "predict", None)
-    if call is None:
-        raise InputError(
-            f"model {where} has no {'predict_proba' if score.needs == 'proba' else 'predict'}, which {score.name} needs"
-        )
-    try:
-        answers = np.asarray(call(take_rows(X, rows)))
-    except Exception as error:
-        raise InputError(f"model {where}: predict failed with {type(error).__name__}: {_first_line(error)}") from error
-    if answers.ndim == 2 and answers.shape[1] == 1:
-        answers = answers[:, 0]
-    if answers.shape[:1] != (rows.size,):
-        raise InputError(f"model {where} gave answers of shape {answers.shape} for {rows.size} rows")
-    if answers.dtype.kind in "fc":
-        bad = ~np.isfinite(answers)
-        if bad.any():
-            raise InputError(f"model {where} predicted {int(bad.sum())} values that are NaN or infinite, of {answers.size}")
-    elif score.numeric and answers.dtype.kind not in "biu":
-        raise InputError(f"model {where} predicted {answers.dtype} values; {score.name} needs numbers")
-    return answers
-
-
-def _copied(estimator: Any) -> Any:
-    if hasattr(estimator, "get_params") and "sklearn" in sys.modules:
-        from sklearn.base import clone
-
-        return clone(estimator, safe=False)
-    return copy.deepcopy(estimator)
-
-
-def _name(estimator: Any) -> str:
-    steps = getattr(estimator, "steps", None)
-    return type(steps[-1][1] if steps else estimator).__name__
-
-
-def _selection(estimator: Any) -> str:
-    if hasattr(estimator, "cv") and hasattr(estimator, "refit"):
-        return "inside: the model's own search, on training rows alone"
-    return "none"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["(no message)"])[0]
+def threads(n_jobs: int | None) -> int:
+    """The number of threads: 1 for None, one a core for -1; InputError for anything else below 1."""
+    if n_jobs is None:
+        return 1
+    if n_jobs == -1:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return checks.count("n_jobs", n_jobs)
 
 
 # -- data ----------------------------------------------------------------------------------------------------------------------
@@ -268,6 +249,45 @@ def _units(unit: ArrayLike | None, groups: ArrayLike | None, n: int, split: Regi
     return np.arange(n), "row"
 
 
+def _counts(scored: list[_Scored], codes: IntArray, unit: str, notes: list[str]) -> tuple[tuple[int, int, int], bool]:
+    """Units in each part, and whether they are too few for a bootstrap."""
+    counts = [0, 0, 0]
+    for part in range(3):
+        rows = [s.rows for s in scored if s.part == part]
+        counts[part] = int(np.unique(codes[np.concatenate(rows)]).size) if rows else 0
+    least = min(c for c in counts if c)
+    few = least < (FEW_GROUPS if unit == "group" else FEW_ROWS)
+    if few:
+        notes.append(f"only {least} {unit}s in a part: intervals are wider, by Student's t, and rough")
+    return (counts[0], counts[1], counts[2]), few
+
+
+def _evidence(scored: list[_Scored], regions: list[RegionIndices], codes: IntArray, reference: bool) -> Evidence:
+    sizes = [s.rows.size for s in scored]
+    n = codes.size
+    fits = [task for task in _tasks(regions, reference) if task.fold >= 0]
+
+    def held(rows: list[IntArray]) -> NDArray[np.bool_]:
+        out = np.zeros((len(rows), n), dtype=bool)
+        for i, some in enumerate(rows):
+            out[i, some] = True
+        return out
+
+    return Evidence(
+        row=np.concatenate([s.rows for s in scored]),
+        split=np.repeat([s.split for s in scored], sizes),
+        part=np.repeat([s.part for s in scored], sizes),
+        fold=np.repeat([s.fold for s in scored], sizes),
+        loss=np.concatenate([s.values for s in scored if s.values is not None]),
+        codes=codes,
+        region=np.unique([r.tag for r in regions], return_inverse=True)[1],
+        train=held([r.train for r in regions]),
+        fits=held([task.fit for task in fits]),
+        fit_split=np.array([task.split for task in fits], dtype=np.int64),
+        fit_fold=np.array([task.fold for task in fits], dtype=np.int64),
+    )
+
+
 def _per_row(scored: list[_Scored]) -> NDArray[Any]:
     sizes = [s.rows.size for s in scored]
     kinds = [("row", np.int64), ("split", np.int32), ("part", np.int8), ("reach", np.float64), ("loss", np.float64)]
@@ -280,7 +300,7 @@ def _per_row(scored: list[_Scored]) -> NDArray[Any]:
     return out
 
 
-# -- figures and how sure they are ---------------------------------------------------------------------------------------------
+# -- figures --------------------------------------------------------------------------------------------------------------------
 
 
 def _score_of(y: NDArray[Any], pieces: list[_Scored], score: Score) -> float:
@@ -311,23 +331,6 @@ def _per_split(scored: list[_Scored], regions: list[RegionIndices], y: NDArray[A
     return out
 
 
-def _sums(scored: list[_Scored], regions: list[RegionIndices], codes: IntArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """(n_units, 6): for each part the units' shares of the mean of the splits' means, and of one; and which units have any."""
-    n_units = int(codes.max()) + 1
-    out = np.zeros((n_units, 6))
-    sizes = np.array([[r.inside.size, r.beyond.size, r.beyond.size] for r in regions], dtype=np.float64)
-    for part in (INSIDE, REFERENCE, BEYOND):
-        pieces = [s for s in scored if s.part == part]
-        if not pieces:
-            continue
-        unit = codes[np.concatenate([s.rows for s in pieces])]
-        weight = np.concatenate([np.full(s.rows.size, 1.0 / (sizes[s.split, part] * len(regions))) for s in pieces])
-        values = np.concatenate([s.values for s in pieces if s.values is not None])
-        out[:, part] = np.bincount(unit, weight * values, n_units)
-        out[:, 3 + part] = np.bincount(unit, weight, n_units)
-    return out, np.asarray((out[:, 3:] > 0).any(axis=1))
-
-
 def _whole_draws(
     scored: list[_Scored], regions: list[RegionIndices], y: NDArray[Any], codes: IntArray, n_boot: int, rng: np.random.Generator,
     score: Score,
@@ -351,139 +354,3 @@ def _whole_draws(
             rows, answers = np.concatenate([s.rows for s in some]), np.concatenate([s.answers for s in some])
             out[block, part] += score.whole(y[rows], answers, counts[:, place[codes[rows]]]) / len(regions)
     return out
-
-
-class Resamples(NamedTuple):
-    """Ratios of sums in every resample, and what their standard errors within each resample need."""
-
-    ratios: FloatArray  # (n_boot, k)
-    totals: FloatArray  # (n_boot, k) the denominators
-    moments: FloatArray  # (n_boot, 2 k, 2 k) sums of products of the columns
-    whole: tuple[FloatArray, FloatArray, FloatArray]  # the same of the data themselves, n_boot = 1
-
-
-def resampled(sums: FloatArray, n_boot: int, rng: np.random.Generator) -> Resamples:
-    """sum(num) / sum(den) over units drawn with replacement; `sums` (n, 2 k) holds the k nums and then the k dens."""
-    columns = sums.shape[1]
-    k = columns // 2
-    first, second = np.triu_indices(columns)
-    wide = np.concatenate([sums, sums[:, first] * sums[:, second]], axis=1)
-
-    def parts(total: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        dens = np.where(total[:, k:columns] > 0, total[:, k:columns], np.nan)
-        moments = np.empty((total.shape[0], columns, columns))
-        moments[:, first, second] = moments[:, second, first] = total[:, columns:]
-        return total[:, :k] / dens, dens, moments
-
-    blocks = [counts @ wide for counts in resample_counts(sums.shape[0], n_boot, rng)]
-    return Resamples(*parts(np.concatenate(blocks)), parts(wide.sum(axis=0, keepdims=True)))
-
-
-def linear_error(ratios: FloatArray, totals: FloatArray, moments: FloatArray, weights: FloatArray) -> FloatArray:
-    """(b,) standard error of the sum of `weights` (b, k) times the ratios, by the delta method, units being independent."""
-    over = np.where(weights == 0, 0.0, weights / totals)
-    v = np.concatenate([over, np.where(weights == 0, 0.0, -over * ratios)], axis=1)
-    return np.asarray(np.sqrt(np.maximum(np.einsum("bi,bij,bj->b", v, moments, v), 0.0)))
-
-
-class _Intervals:
-    """The estimate of any combination of the three scores, with the wider of its intervals."""
-
-    def __init__(
-        self, scored: list[_Scored], codes: IntArray, per_split: NDArray[Any], draws: FloatArray, resamples: Resamples | None,
-        score: Score, level: float, unit: str, notes: list[str],
-    ) -> None:  # fmt: skip
-        self.draws, self.resamples, self.level, self.per_split, self.score = draws, resamples, level, per_split, score
-        self.n = [0, 0, 0]
-        for part in range(3):
-            rows = [s.rows for s in scored if s.part == part]
-            self.n[part] = int(np.unique(codes[np.concatenate(rows)]).size) if rows else 0
-        splits = np.array([per_split[k] for k in ("inside", "reference", "beyond")])
-        means = splits.mean(axis=1)
-        finish = score.finish or (lambda v: v)
-        self.value, self.splits = finish(means), finish(splits)
-        few = FEW_GROUPS if unit == "group" else FEW_ROWS
-        counted = [c for c in self.n if c]
-        self.few = min(counted) < few
-        if self.few:
-            notes.append(f"only {min(counted)} {unit}s in a part: intervals are wider, by Student's t, and rough")
-
-    def of(self, combine: Callable[[FloatArray], FloatArray], parts: tuple[int, ...]) -> Estimate:
-        """The combination of the scores (3, ...), which needs these `parts`."""
-        value = float(combine(self.value))
-        draws = combine(self.draws.T)
-        kept = np.isfinite(draws)
-        n = min(self.n[p] for p in parts)
-        if kept.sum() < 2:
-            return Estimate(value, np.nan, np.nan, n, np.nan)
-        error = float(draws[kept].std(ddof=1))
-        tails = [(1 - self.level) / 2, (1 + self.level) / 2]
-        low, high = (float(q) for q in np.quantile(draws[kept], tails))
-        if self.resamples is not None:
-            within, own = self._errors(self.resamples, combine(np.eye(3)))
-            kept &= within > 1e-9 * own
-            if own > 0 and kept.mean() > 0.9:
-                upper, lower = (float(q) for q in np.quantile((draws[kept] - value) / within[kept], tails))
-                low, high, error = min(value, value - lower * own), max(value, value - upper * own), own
-        weights = combine(np.eye(3))
-        extra, df = self._from_training(weights)
-        if extra > 0 and error > 0:
-            total = np.hypot(error, extra)
-            df *= (total / extra) ** 4  # Satterthwaite: the rows' part of the variance is known well
-            wider = total / error * float(special.stdtrit(df, tails[1]) / special.ndtri(tails[1]))
-            low, high, error = value - wider * (value - low), value + wider * (high - value), float(total)
-        if self.few and n > 1:
-            # the bootstrap's variance lacks a factor n / (n - 1), and its normal tails are too light
-            half = float(special.stdtrit(n - 1, (1 + self.level) / 2)) * error * np.sqrt(n / (n - 1))
-            low, high = min(low, value - half), max(high, value + half)
-        half = self._over_repeats(combine)
-        if half > (high - low) / 2:
-            low, high = value - half, value + half
-        return Estimate(value, low, high, n, error)
-
-    def _from_training(self, weights: FloatArray) -> tuple[float, float]:
-        """Standard error that the training rows add, and its degrees of freedom; 0 from a single repeat.
-
-        The rows beyond are the same in every repeat, so that scores beyond vary by the training rows alone. They are f of the seen
-        rows, and the delete-d jackknife (Shao & Wu 1989) makes the variance over data sets of them: s^2 (1 / J + f / (1 - f)).
-        """
-        names = np.unique(self.per_split["region"])
-        varied = weights[REFERENCE] * self.splits[REFERENCE] if weights[REFERENCE] else 0.0
-        varied = varied + (weights[BEYOND] * self.splits[BEYOND] if weights[BEYOND] else 0.0)
-        if not np.ndim(varied):
-            return 0.0, 1.0
-        total, df = 0.0, 0
-        for name in names:
-            here = self.per_split["region"] == name
-            some = self.per_split[here]
-            if some.size > 1:
-                share = float((some["n_train"] / some["n_inside"]).mean())
-                total += float(np.var(np.asarray(varied)[here], ddof=1)) * (1 / some.size + share)
-                df += some.size - 1
-        return float(np.sqrt(total)) / names.size, float(max(df, 1))
-
-    def _errors(self, r: Resamples, weights: FloatArray) -> tuple[FloatArray, float]:
-        """The standard error of the combination in every resample, and in the data."""
-
-        def slope(ratios: FloatArray) -> FloatArray:
-            if self.score.finish is None:
-                return np.ones_like(ratios)
-            step = 1e-6 * np.maximum(np.abs(ratios), 1e-300)
-            return np.asarray((self.score.finish(ratios + step) - self.score.finish(ratios)) / step)
-
-        within = linear_error(r.ratios, r.totals, r.moments, weights * slope(r.ratios))
-        return within, float(linear_error(*r.whole, weights * slope(r.whole[0]))[0])
-
-    def _over_repeats(self, combine: Callable[[FloatArray], FloatArray]) -> float:
-        """Half the width of the corrected resampled t interval, the regions' in quadrature; 0 without repeats."""
-        found = combine(self.splits)
-        halves = []
-        names = np.unique(self.per_split["region"])
-        for name in names:
-            here = self.per_split["region"] == name
-            if here.sum() < 2:
-                return 0.0
-            some = self.per_split[here]
-            t = corrected_resampled_t(found[here], float(some["n_train"].mean()), float(some["n_inside"].mean()), self.level)
-            halves.append((t.high - t.low) / 2)
-        return float(np.sqrt(np.square(halves).sum()) / names.size)

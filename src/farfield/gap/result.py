@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farfield.gap.scores import Score
+from farfield.gap.training import Evidence
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,6 +78,7 @@ class GapResult:
     per_split: NDArray[Any]  # region, repeat, n_train, n_inside, n_beyond, inside, reference, beyond
     per_row: NDArray[Any] | None  # row, split, part (0 inside, 1 reference, 2 beyond), reach, loss; or None
     draws: FloatArray = field(compare=False)  # (n_boot, 3) inside, reference, beyond in each resample
+    evidence: Evidence | None = field(compare=False, default=None)  # losses and what was fitted on; None as per_row
 
     def __repr__(self) -> str:
         values = f"{self.inside.value:.4g} inside, {self.beyond.value:.4g} beyond"
