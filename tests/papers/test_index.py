@@ -84,7 +84,7 @@ def statuses() -> dict[str, str]:
 def test_made_once_and_remade_on_a_change(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
     build = index.build
-    monkeypatch.setattr(index, "build", lambda *args: built.append(1) or build(*args))
+    monkeypatch.setattr(index, "build", lambda *args, **options: built.append(1) or build(*args, **options))
     assert statuses() == {"P015": "planned", "P020": "weaker", "P021": "broken"}
     assert statuses() == {"P015": "planned", "P020": "weaker", "P021": "broken"}
     assert len(built) == 1
@@ -113,10 +113,19 @@ def test_a_cache_that_cannot_be_written_is_done_without(checkout: Checkout, monk
     assert statuses()["P020"] == "weaker"
 
 
-def test_a_broken_record_is_refused_by_name(checkout: Checkout) -> None:
+def test_a_broken_record_is_named_and_the_others_are_there(checkout: Checkout) -> None:
+    wanted = statuses()
     checkout.file("src/farfield/papers/P099.toml", "id = ")
+    checkout.record("P098", slug="slug-p015")
+    for _ in range(2):  # made, and read from the cache
+        assert statuses() == wanted
+        assert list(index.load().left_out) == ["P098", "P099"]
     with pytest.raises(FormatError, match=r"P099.toml:1: not valid TOML"):
-        index.load()
+        index.load().find("p99")
+    with pytest.raises(FormatError, match=r"P098.toml: duplicate slug 'slug-p015', already used by .*P015.toml"):
+        index.load().find("P098")
+    with pytest.raises(FormatError, match=r"P098.toml: duplicate slug"):
+        index.build(checkout.root)  # what is packaged is whole
 
 
 def test_packaged_index_is_used_as_it_is(checkout: Checkout) -> None:

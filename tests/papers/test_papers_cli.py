@@ -16,6 +16,7 @@ import pytest
 
 from farfield.cli import main
 from farfield.papers import index
+from papers.checkouts import Checkout
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
@@ -98,6 +99,27 @@ def test_bad_usage_ends_with_code_2(args: list[str], message: str, capsys: pytes
     assert said.out == ""
     assert message in said.err
     assert len(said.err) < 1000
+
+
+def test_a_broken_record_is_told_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Checkout(tmp_path / "root")
+    made.record("P015")
+    made.file("src/farfield/papers/P020.toml", 'id = "P020"\nslug = 3\n')
+    monkeypatch.setattr(index, "_HERE", made.root / "src" / "farfield" / "papers")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for args in (["list"], ["search", "learning curve"]):
+        assert main(["papers", *args]) == 0
+        said = capsys.readouterr()
+        assert "P015" in said.out
+        assert said.err.startswith("note: left out: ")
+        assert "P020.toml:" in said.err
+        assert main(["papers", *args, "--quiet"]) == 0
+        assert capsys.readouterr().err == ""
+    assert main(["papers", "show", "P015"]) == 0
+    assert main(["papers", "show", "P020"]) == 2
+    assert "P020.toml:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("args", [["list"], ["show", "P015"], ["search", "learning curve"]])

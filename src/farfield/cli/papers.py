@@ -17,7 +17,7 @@ from farfield.cli import Group
 from farfield.cli.output import Format, emit, format_of, json_text, output_options
 from farfield.errors import InputError, unknown_name
 from farfield.papers import index
-from farfield.papers.index import Entry
+from farfield.papers.index import Catalogue, Entry
 
 
 @click.group("papers", cls=Group)
@@ -39,7 +39,7 @@ def list_(family: str | None, status: str | None, as_json: bool, as_csv: bool, o
         raise unknown_name("family", family, FAMILIES)
     if status is not None and status not in STATUSES:
         raise unknown_name("status", status, STATUSES)
-    papers = [e for e in index.load().papers if family in (None, e.family) and status in (None, e.status)]
+    papers = [e for e in _catalogue(quiet).papers if family in (None, e.family) and status in (None, e.status)]
     if fmt != "table":
         _hand_over([entry.row() for entry in papers], Entry.COLUMNS, fmt, out)
         return
@@ -67,7 +67,7 @@ def show(paper: str, as_json: bool, out: str | None) -> None:
 def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
     """The papers that answer a plain-language question, best first."""
     fmt = format_of(as_json, as_csv, out)
-    found = index.load().search(" ".join(question), n)
+    found = _catalogue(quiet).search(" ".join(question), n)
     rows = [{**entry.row(), "score": round(score, 4), "use_when": entry.record["use_when"]} for entry, score in found]
     if fmt != "table":
         _hand_over(rows, (*Entry.COLUMNS, "score", "use_when"), fmt, out)
@@ -77,6 +77,14 @@ def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, out: 
         return
     shown = [(e.id, e.slug, e.family, _status(e), f"{score:.2f}", e.record["use_when"]) for e, score in found]
     _write(_table(("id", "slug", "family", "status", "score", "use when"), shown, out), out)
+
+
+def _catalogue(quiet: bool) -> Catalogue:
+    """The catalogue; a line on standard error for every record in it that cannot be read."""
+    catalogue = index.load()
+    for problem in () if quiet else catalogue.left_out.values():
+        click.echo(f"note: left out: {problem}", err=True)
+    return catalogue
 
 
 def _status(entry: Entry) -> str:

@@ -23,7 +23,7 @@ from farfield.errors import FormatError, InputError, unknown_name
 from farfield.papers import search
 
 NAME = "index.sqlite"
-_LAYOUT = 1  # of the database; an index of another layout is not read
+_LAYOUT = 2  # of the database; an index of another layout is not read
 _HERE = Path(__file__).parent
 
 
@@ -75,7 +75,7 @@ class Entry:
 
 
 class Catalogue:
-    """The papers, found by name or by question."""
+    """The papers, found by name or by question; `left_out` is what is wrong with records that cannot be read, by their names."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -88,6 +88,7 @@ class Catalogue:
             entries.append(Entry(**values))
         self.papers = tuple(entries)
         self._by_id = {entry.id: entry for entry in self.papers}
+        self.left_out = dict(db.execute("SELECT name, problem FROM left_out ORDER BY name").fetchall())
 
     def __repr__(self) -> str:
         return f"Catalogue({len(self.papers)} papers)"
@@ -95,13 +96,16 @@ class Catalogue:
     def find(self, name: str) -> Entry:
         """The paper of that id, slug, arXiv id (or its address), or piece of a title.
 
-        Raises InputError with the nearest three if there is none, or with what matches if it is more than one.
+        Raises InputError with the nearest three if there is none, or with what matches if it is more than one, and FormatError
+        if it is the id of a record that cannot be read.
         """
         wanted = " ".join(name.casefold().split())
         if re.fullmatch(r"p?\d{1,3}", wanted):
             key = f"P{int(wanted.lstrip('p')):03d}"
             if key in self._by_id:
                 return self._by_id[key]
+            if key in self.left_out:
+                raise FormatError(self.left_out[key])
             raise unknown_name("paper", name[:80], self._by_id)
         number = re.search(r"(?:^|[:/])(\d{4}\.\d{4,5})(?:v\d+)?(?:\.pdf)?$", wanted)
         for entry in self.papers:
@@ -147,9 +151,9 @@ def checkout() -> Path | None:
 
 
 def load() -> Catalogue:
-    """The catalogue: from the packaged index, or in a source checkout from its files.
+    """The catalogue: from the packaged index, or in a source checkout from its files, but for records that are not valid.
 
-    Raises FormatError if the packaged index is missing or damaged, or if a record is not valid.
+    Raises FormatError if the packaged index is missing or damaged.
     """
     packaged = _HERE / NAME
     if packaged.is_file():
@@ -164,7 +168,7 @@ def load() -> Catalogue:
     cache = _cache_file(root)
     with suppress(sqlite3.DatabaseError, OSError, ValueError):
         return _open(cache, state)
-    data = build(root, state)
+    data = build(root, state, strict=False)
     from farfield.files import write_atomic
 
     with suppress(OSError, InputError):  # a home that cannot be written only makes the next call slower
@@ -175,15 +179,16 @@ def load() -> Catalogue:
     return Catalogue(db)
 
 
-def build(root: Path, state: str = "") -> bytes:
+def build(root: Path, state: str = "", *, strict: bool = True) -> bytes:
     """The index of the checkout at `root` as the bytes of a SQLite database; `state` is stored in it.
 
-    Raises FormatError if a record is not valid.
+    Raises FormatError if a record is not valid; unless `strict`, such a record is left out, and the index says so.
     """
     from farfield.papers.record import read_all
     from farfield.papers.status import Source
 
-    papers = read_all(root / "src" / "farfield" / "papers")
+    left_out: dict[str, str] = {}
+    papers = read_all(root / "src" / "farfield" / "papers", None if strict else left_out)
     source = Source(root)
     db = sqlite3.connect(":memory:")
     db.execute("CREATE TABLE meta (layout INTEGER, version TEXT, state TEXT)")
@@ -192,6 +197,8 @@ def build(root: Path, state: str = "") -> bytes:
         "CREATE TABLE papers (id TEXT PRIMARY KEY, slug TEXT, title TEXT, year INTEGER, family TEXT, arxiv TEXT, "
         "status TEXT, date TEXT, version TEXT, reason TEXT, problems TEXT, record TEXT)"
     )
+    db.execute("CREATE TABLE left_out (name TEXT PRIMARY KEY, problem TEXT)")
+    db.executemany("INSERT INTO left_out VALUES (?, ?)", left_out.items())
     documents = {}
     for paper in papers.values():
         status = source.status(paper)

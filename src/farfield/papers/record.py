@@ -247,22 +247,28 @@ def read(path: str | Path) -> Paper:
     return _Reader(path, text).paper(_one_space(data))
 
 
-def read_all(folder: str | Path | None = None) -> dict[str, Paper]:
+def read_all(folder: str | Path | None = None, left_out: dict[str, str] | None = None) -> dict[str, Paper]:
     """Every record ``P*.toml`` in `folder` (default: beside this module), by id in order.
 
-    Raises what `read` raises, and `FormatError` if two records share a slug or an arXiv id.
+    Raises what `read` raises, and `FormatError` if two records share a slug or an arXiv id. Where `left_out` is given, such a
+    record is left out instead, and what is wrong with it stands there under the name of its file.
     """
     folder = Path(folder) if folder is not None else Path(__file__).parent
     papers: dict[str, Paper] = {}
     seen: dict[str, Paper] = {}
     for path in sorted(folder.glob("P*.toml")):
-        paper = read(path)
-        for what, key in (("id", paper.id), ("slug", paper.slug), ("arXiv id", paper.arxiv)):
-            if key is None:
-                continue
-            if key in seen:
-                raise FormatError(f"{path}: duplicate {what} {key!r}, already used by {seen[key].path}; every record needs its own")
-            seen[key] = paper
+        try:
+            paper = read(path)
+            names = {key: what for what, key in (("id", paper.id), ("slug", paper.slug), ("arXiv id", paper.arxiv)) if key}
+            if taken := [key for key in names if key in seen]:
+                first = f"duplicate {names[taken[0]]} {taken[0]!r}, already used by {seen[taken[0]].path}"
+                raise FormatError(f"{path}: {first}; every record needs its own")
+        except (FormatError, InputError) as error:
+            if left_out is None:
+                raise
+            left_out[path.stem] = str(error)
+            continue
+        seen.update(dict.fromkeys(names, paper))
         papers[paper.id] = paper
     return papers
 
