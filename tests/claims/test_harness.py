@@ -242,16 +242,18 @@ def test_an_entry_that_does_not_exist_is_found_in_the_source(claims, tmp_path):
 
 def test_data_that_is_not_here_names_its_source_and_leaves_an_older_result_alone(claims, monkeypatch, capsys):
     monkeypatch.delenv("FARFIELD_DATA", raising=False)
-    data = '[claim.data]\nsource = "Tide tables"\nwhere = "From the harbour; expected at curves/tides.csv."\n\n[[claim.criteria]]'
+    data = '[claim.data]\nsource = "Tide tables"\nwhere = "From the harbour"\n\n[[claim.criteria]]'
+    named = data.replace('harbour"', 'harbour"\nfiles = ["curves/tides.csv"]')
     program = """
         from farfield.claims.data import data_file
         def run(budget, seed):
             return data_file("curves/tides.csv").read_text()
     """
     claims.add("P915", program, **{"[[claim.criteria]]": data})
+    claims.add("P916", program, **{"[[claim.criteria]]": named})
     Path("results").mkdir()
     Path("results/P915.json").write_text("old")
-    for given, says in ((None, "Tide tables. From the harbour"), (str(claims.papers), "there is no curves/tides.csv under it")):
+    for given, says in ((None, "Tide tables: From the harbour ($"), (str(claims.papers), "there is no curves/tides.csv under it")):
         if given:
             monkeypatch.setenv("FARFIELD_DATA", given)
         assert main("run", "P915", "--seeds", "1") == 1
@@ -259,6 +261,9 @@ def test_data_that_is_not_here_names_its_source_and_leaves_an_older_result_alone
         assert "not run" in out
         assert says in out
         assert Path("results/P915.json").read_text() == "old"
+    assert main("run", "P916", "--seeds", "1") == 1  # found out before anything is started
+    said = "From the harbour; expected as curves/tides.csv under $FARFIELD_DATA (not at hand: curves/tides.csv)"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 # -- the command line ----------------------------------------------------------------------------------------------------------

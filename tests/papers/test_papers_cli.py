@@ -56,6 +56,27 @@ def test_show_says_what_the_record_says(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(run(capsys, "show", "P015", "--json"))["claim"] == record["claim"]
 
 
+def test_show_says_which_data_are_not_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = "expected as curves/obsscaling_base_llm_benchmarks.csv under $FARFIELD_DATA"
+    missing = " (not at hand: curves/obsscaling_base_llm_benchmarks.csv)"
+    monkeypatch.delenv("FARFIELD_DATA", raising=False)
+    page = " ".join(run(capsys, "show", "P018").split())
+    assert wanted in page
+    assert missing not in page
+    monkeypatch.setenv("FARFIELD_DATA", str(tmp_path))
+    assert wanted + missing in " ".join(run(capsys, "show", "P018").split())
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "obsscaling_base_llm_benchmarks.csv").write_text("")
+    assert missing not in " ".join(run(capsys, "show", "P018").split())
+
+
+def test_every_claim_on_data_names_its_files() -> None:
+    data = {paper.id: paper.record["claim"]["data"] for paper in index.load().papers}
+    assert [name for name, found in data.items() if found and not found["files"]] == []
+
+
 def test_search_prints_the_best_first(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(run(capsys, "search", "learning", "curve", "extrapolation", "--n", "1", "--json"))
     assert [row["id"] for row in rows] == ["P015"]

@@ -71,6 +71,13 @@ MISTAKES = [
     (r'^name = "seconds"', 'name = "log_likelihood"', "duplicate criterion", 'name = "log_likelihood"', 1),
     (r'^name = "seconds"', "name = []", "name is []; allowed: text", "name = []", 0),
     (r"^\[claim\]", '[claim.data]\nsource = "x"\n[claim]', "missing key 'where'", "[claim.data]", 0),
+    (
+        r"^\[claim\]",
+        '[claim.data]\nsource = "x"\nwhere = "y"\nfiles = ["/etc/hosts"]\n[claim]',
+        "text such as 'curves/lcdb",
+        "files",
+        0,
+    ),
     (r"^\[claim\]", '[claim.known]\nverdict = "bad"\nreason = "x"\n[claim]', "one of weaker, inconclusive, fails", "verdict", 0),
     (r"^\[claim\]", "[claim]\ndata = 3", "claim.data is 3; allowed: a table [claim.data]", "data = 3", 0),
     (r"^requires = ", "peers = 3\nrequires = ", "peers is 3; allowed: tables [[peers]]", "peers = 3", 0),

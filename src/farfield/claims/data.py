@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from farfield.errors import InputError
@@ -23,3 +24,9 @@ def data_file(name: str) -> Path:
     if not path.is_file():
         raise MissingDataError(f"${VARIABLE} is {root}, and there is no {name} under it")
     return path
+
+
+def absent(files: Iterable[str]) -> list[str]:
+    """Those of `files` (paths under `$FARFIELD_DATA`) that are not there; none where the variable is not set."""
+    root = os.environ.get(VARIABLE)
+    return [name for name in files if not (Path(root) / name).exists()] if root else []

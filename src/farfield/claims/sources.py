@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farfield.claims.criteria import Criterion
-from farfield.claims.data import VARIABLE
+from farfield.claims.data import VARIABLE, absent
 from farfield.errors import FarfieldError, InputError, unknown_name
 from farfield.papers import record
 from farfield.papers.status import Source
@@ -104,11 +104,14 @@ def _problem(paper: record.Paper, source: Source | None) -> str | None:
 
 
 def _unavailable(paper: record.Paper) -> str | None:
-    absent = [e for e in paper.requires if importlib.util.find_spec(_EXTRA_MODULES[e]) is None]
-    if absent:
-        return f"needs the {absent[0]!r} extra: pip install 'farfield[{absent[0]}]'"
-    if paper.claim.data is not None and not os.environ.get(VARIABLE):
-        return f"needs data that cannot ship: {paper.claim.data.source}. {paper.claim.data.where} (${VARIABLE} is not set)"
+    extras = [e for e in paper.requires if importlib.util.find_spec(_EXTRA_MODULES[e]) is None]
+    if extras:
+        return f"needs the {extras[0]!r} extra: pip install 'farfield[{extras[0]}]'"
+    data = paper.claim.data
+    if data is not None and not os.environ.get(VARIABLE):
+        return f"needs data that cannot ship: {data.told()} (${VARIABLE} is not set)"
+    if data is not None and (missing := absent(data.files)):
+        return f"needs data that cannot ship: {data.told()} (not at hand: {', '.join(missing)})"
     return None
 
 

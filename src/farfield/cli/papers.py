@@ -116,7 +116,7 @@ def _page(entry: Entry) -> str:
         ("measured", [claim["budget"]]),
         ("ablation", [claim["ablation"] or f"none: {claim['no_ablation']}"]),
         ("known", [f"{claim['known']['verdict']}: {claim['known']['reason']}"] if claim["known"] else []),
-        ("data", [f"{claim['data']['source']}: {claim['data']['where']}"] if claim["data"] else []),
+        ("data", [_data(claim["data"])] if claim["data"] else []),
         ("in farfield", record["entry"]),
         ("tested by", record["oracle"]),
         ("needs", [f"pip install 'farfield[{','.join(record['requires'])}]'"] if record["requires"] else []),
@@ -130,6 +130,16 @@ def _page(entry: Entry) -> str:
             head = f"{name if i == 0 else '':<12}"
             lines += textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * 12, break_on_hyphens=False)
     return "\n".join(lines) + "\n"
+
+
+def _data(fields: Mapping[str, Any]) -> str:
+    """What data a claim needs, and which of its files are not on this machine."""
+    from farfield.claims.data import absent
+    from farfield.papers.record import Data
+
+    data = Data(**fields)
+    missing = absent(data.files)
+    return data.told() + (f" (not at hand: {', '.join(missing)})" if missing else "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: str | None) -> str:

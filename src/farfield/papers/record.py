@@ -34,7 +34,8 @@ there are no others, and statuses and verdicts are never typed: they follow from
 
     [claim.data]        optional; only if the claim needs data that cannot ship
     source              its name
-    where               where to get it, and where it is expected under $FARFIELD_DATA
+    where               where to get it
+    files               optional: the files or folders it is expected as, under $FARFIELD_DATA: ["curves/lcdb_accuracy.csv.gz"]
 
     [claim.known]       optional; only if the claim, or a part of it, was already found not to hold as the paper states it
     verdict             one of KNOWN_VERDICTS
@@ -57,6 +58,7 @@ from pathlib import Path
 from typing import Any
 
 from farfield.claims.criteria import Criterion
+from farfield.claims.data import VARIABLE
 from farfield.errors import FormatError, InputError, nearest
 
 # family -> (the job it serves, what it is about); the sub-packages of the design
@@ -97,10 +99,16 @@ class Peer:
 
 @dataclass(frozen=True)
 class Data:
-    """Data that a claim needs and that cannot ship: its name, and where to get it."""
+    """Data that a claim needs and that cannot ship: its name, where to get it, and its files under $FARFIELD_DATA."""
 
     source: str
     where: str
+    files: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """All of it in one sentence."""
+        expected = f"; expected as {' and '.join(self.files)} under ${VARIABLE}" if self.files else ""
+        return f"{self.source}: {self.where}{expected}"
 
 
 @dataclass(frozen=True)
@@ -218,9 +226,13 @@ _TOP: dict[str, _Rule] = {
 _DEVIATION: dict[str, _Rule] = {"what": _text, "reason": _text}
 _PEER: dict[str, _Rule] = {"name": _text, "note": _text}
 _CLAIM: dict[str, _Rule] = {"statement": _text, "budget": _text, "ablation": _text, "no_ablation": _text}
-_DATA: dict[str, _Rule] = {"source": _text, "where": _text}
+_DATA: dict[str, _Rule] = {
+    "source": _text,
+    "where": _text,
+    "files": _list(_pattern(r"\w[\w.-]*(/\w[\w.-]*)*", "curves/lcdb.csv.gz"), 1),
+}
 _KNOWN: dict[str, _Rule] = {"verdict": _one_of(KNOWN_VERDICTS), "reason": _text}
-_OPTIONAL = {"arxiv", "note", "ablation", "no_ablation"}
+_OPTIONAL = {"arxiv", "note", "ablation", "no_ablation", "files"}
 
 
 def read(path: str | Path) -> Paper:
@@ -320,7 +332,7 @@ class _Reader:
                 self.check(data[key], rules, ("claim", key))
         return Claim(
             **plain,
-            data=Data(**data["data"]) if "data" in data else None,
+            data=Data(**{**data["data"], "files": tuple(data["data"].get("files", ()))}) if "data" in data else None,
             known=Known(**data["known"]) if "known" in data else None,
             criteria=self.criteria(data.get("criteria", [])),
         )
