@@ -22,18 +22,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 from hypothesis import settings
 
+from farfield.errors import EXTRA_MODULES
+
 settings.register_profile("farfield", deadline=None, database=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("farfield")
 
-# the module whose presence shows that an extra is installed
-EXTRA_MODULES = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "sklearn": "sklearn",
-    "ray": "ray",
-    "hpo": "optuna",
-    "web": "starlette",
-}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox")
 
 _left_out: pytest.StashKey[Counter[str]] = pytest.StashKey()

@@ -55,7 +55,7 @@ def test_the_inception_score(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (["absent.npy", "--reference", "real.npy"], "there is no file absent.npy"),
         (["fake.npy", "--reference", "classes.npy"], "fake has 6 features and reference 8"),
         (["fake.npy", "--reference", "real.npy", "--at", "-1"], "allowed: a finite number above 0"),
-        (["fake.npy", "--reference", "real.npy", "--seed", "-1"], "rng is -1"),
+        (["fake.npy", "--reference", "real.npy", "--seed", "-1"], "-1 is not in the range"),
     ],
 )
 def test_refusals(folder: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

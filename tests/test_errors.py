@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farfield.errors import ConvergenceWarning, FarfieldError, FormatError, InputError, MissingExtraError, nearest, unknown_name
+from farfield.errors import (
+    ConvergenceWarning,
+    FarfieldError,
+    FormatError,
+    InputError,
+    MissingExtraError,
+    installed,
+    nearest,
+    require,
+    unknown_name,
+)
 
 FORMS = ["pow2", "pow3", "pow4", "exp2", "exp3", "ilog2", "janoschek", "vapour_pressure"]
 
@@ -62,3 +75,12 @@ def test_unknown_name_lists_few_and_counts_many() -> None:
     assert str(unknown_name("form", "pow", FORMS)).endswith("(8 are allowed)")
     assert str(unknown_name("form", "pow", FORMS)).startswith("unknown form 'pow'; nearest: pow")
     assert isinstance(unknown_name("form", "pow", FORMS), InputError)
+
+
+def test_what_is_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not there
+    assert not installed("torch")
+    with pytest.raises(MissingExtraError, match=r"this needs the 'torch' extra, .* pip install 'farfield\[torch\]'"):
+        require("torch", "this")
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))  # put in by hand: it has no spec
+    require("torch", "this")

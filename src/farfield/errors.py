@@ -6,6 +6,7 @@ A message says what was got, what is allowed and what to do; an unknown name is 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -33,6 +34,33 @@ class MissingExtraError(FarfieldError, ImportError):
     def __init__(self, extra: str, what: str) -> None:
         self.extra = extra
         super().__init__(f"{what} needs the '{extra}' extra, which is not installed; run: pip install 'farfield[{extra}]'")
+
+
+# extra -> the module whose presence shows that it is installed
+EXTRA_MODULES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "sklearn": "sklearn",
+    "ray": "ray",
+    "hpo": "optuna",
+    "web": "starlette",
+}
+
+
+def installed(extra: str) -> bool:
+    """Whether the optional dependency set `extra` is there; nothing of it is imported."""
+    from importlib.util import find_spec  # costs more than this module: only where it is asked
+
+    try:
+        return find_spec(EXTRA_MODULES[extra]) is not None
+    except ValueError:  # a module that was put in by hand and has no spec
+        return EXTRA_MODULES[extra] in sys.modules
+
+
+def require(extra: str, what: str) -> None:
+    """Raise MissingExtraError, which says that `what` needs it, unless the optional dependency set `extra` is installed."""
+    if not installed(extra):
+        raise MissingExtraError(extra, what)
 
 
 class ConvergenceWarning(UserWarning):

@@ -1,7 +1,7 @@
-"""What a user's own Python file makes: the object that ``path.py:factory`` names on a command line.
+"""What a user's own Python file holds or makes: the object that ``path.py:name`` stands for on a command line.
 
-The file is imported under a name of its own and the factory called without arguments. Whatever goes wrong in it is the user's to
-mend and comes back as one sentence, with the original error as its cause.
+The file is imported under a name of its own, and a factory in it called without arguments. Whatever goes wrong in it is the
+user's to mend and comes back as one sentence, with the original error as its cause.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ def from_file(text: str, option: str) -> Any:
 
     Raises InputError where there is no such file or factory, and where either fails.
     """
+    return made(named(text, option), text, option)
+
+
+def named(text: str, option: str) -> Any:
+    """What stands under `name` in the file of ``path.py:name``; arguments and errors as in :func:`from_file`."""
     path, _, name = text.rpartition(":")
     file = Path(path)
     if not path or not file.is_file():
@@ -33,10 +38,19 @@ def from_file(text: str, option: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        make = getattr(module, name, None)
-        if not callable(make):
-            raise unknown_name(f"factory in {path}", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"])
-        return make()
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"{option} {text}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        raise unknown_name(f"factory in {path}", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"])
+    return getattr(module, name)
+
+
+def made(factory: Any, text: str, option: str) -> Any:
+    """What `factory`, the object that `text` names, returns when it is called without arguments; errors as in :func:`from_file`."""
+    if not callable(factory):
+        raise InputError(f"{option} {text} is a {type(factory).__name__}; allowed: a function without arguments, or a class")
+    try:
+        return factory()
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farfield.claims.criteria import Curve, Measured, Trend
-from farfield.errors import MissingExtraError
+from farfield.errors import require
 from farfield.weights.extrapolate import sweep
 
 if TYPE_CHECKING:
@@ -151,11 +151,11 @@ def _models(budget: str, seed: int) -> tuple[Any, dict[float, Any]]:
 
 def run(budget: str, seed: int) -> Measured:
     """Mean reward on test prompts at the factor chosen on dev prompts, for every fraction of preference data."""
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", "the claim of P006") from error
+    require("torch", "the claim of P006")
+    require("transformers", "the claim of P006")
+    import torch
+    import transformers
+
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

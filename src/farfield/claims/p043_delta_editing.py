@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farfield.claims.criteria import Curve, Measured, Trend
-from farfield.errors import MissingExtraError
+from farfield.errors import require
 from farfield.weights.compression import LowRank, Quantised, Signs
 from farfield.weights.edits import DeltaEdit, Linear, Magnitude, Random, Sparse
 from farfield.weights.modules import loss_and_gradient
@@ -68,15 +68,11 @@ def _trained(model: nn.Module, x: Tensor, y: Tensor, steps: int, rate: float) ->
 
 def run(budget: str, seed: int) -> Measured:
     """Spearman correlation of estimated and true loss changes over 42 edits; error by the number of points."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "the claim of P043") from error
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("sklearn", "the claim of P043") from error
+    require("torch", "the claim of P043")
+    require("sklearn", "the claim of P043")
+    import torch
     from scipy.stats import spearmanr
+    from sklearn.datasets import load_digits
 
     torch.set_num_threads(1)
     images, labels = load_digits(return_X_y=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from farfield.claims.criteria import Curve, Measured
 from farfield.curves.mixtures import MixtureScaling, mixture_counts, pilot_scores, simplex_grid
-from farfield.errors import MissingExtraError
+from farfield.errors import require
 
 FloatArray = NDArray[np.float64]
 SIZES, FAR, REVEALED = (100, 200), 800, 200
@@ -32,10 +32,9 @@ class Digits:
     """One split of the digits: a held-out set, and three sources that draw from the rest."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError:
-            raise MissingExtraError("sklearn", "the claim on digits") from None
+        require("sklearn", "the claim of P087")
+        from sklearn.datasets import load_digits
+
         x, y = load_digits(return_X_y=True)
         order = rng.permutation(len(y))
         x, y = x[order] / 16, y[order]

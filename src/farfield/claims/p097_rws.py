@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farfield.claims.criteria import Curve, Measured
-from farfield.errors import MissingExtraError
+from farfield.errors import require
 from farfield.weights.signature import RobustWeightSignature, first_layers
 
 if TYPE_CHECKING:
@@ -109,14 +109,10 @@ def _accuracy(model: nn.Module, weights: Mapping[str, NDArray[Any]], x: FloatArr
 
 def run(budget: str, seed: int) -> Measured:
     """Share of the robust gap recovered by corruption, and accuracies on clean and corrupted test images."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "the claim of P097") from error
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("sklearn", "the claim of P097") from error
+    require("torch", "the claim of P097")
+    require("sklearn", "the claim of P097")
+    import torch
+    from sklearn.datasets import load_digits
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from farfield.claims.criteria import Curve, Measured
-from farfield.errors import MissingExtraError
+from farfield.errors import require
 from farfield.weights.intrinsic import (
     TOY_CONSTRAINTS,
     TOY_PARAMS,
@@ -73,16 +73,11 @@ def _params(width: int) -> int:
 
 def run(budget: str, seed: int) -> Measured:
     """The toy's dimension, the spread of the dimension over widths, and the accuracy of two projections."""
-    try:
-        import torch
+    require("torch", "the claim of P102")
+    require("sklearn", "the claim of P102")
+    import torch
 
-        from farfield.nn.trainer import Recipe
-    except ImportError as error:
-        raise MissingExtraError("torch", "the claim of P102") from error
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("sklearn", "the claim of P102") from error
+    from farfield.nn.trainer import Recipe
 
     torch.set_num_threads(1)
     toy = {

@@ -6,7 +6,6 @@ claim is listed with the problem.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +13,11 @@ from pathlib import Path
 
 from farfield.claims.criteria import Criterion
 from farfield.claims.data import VARIABLE, absent
-from farfield.errors import FarfieldError, InputError, unknown_name
+from farfield.errors import FarfieldError, InputError, installed, unknown_name
 from farfield.papers import record
 from farfield.papers.status import Source
 
 _HERE = Path(__file__).parent
-_EXTRA_MODULES = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "sklearn": "sklearn",
-    "ray": "ray",
-    "hpo": "optuna",
-    "web": "starlette",
-}
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ def _problem(paper: record.Paper, source: Source | None) -> str | None:
 
 
 def _unavailable(paper: record.Paper) -> str | None:
-    extras = [e for e in paper.requires if importlib.util.find_spec(_EXTRA_MODULES[e]) is None]
+    extras = [e for e in paper.requires if not installed(e)]
     if extras:
         return f"needs the {extras[0]!r} extra: pip install 'farfield[{extras[0]}]'"
     data = paper.claim.data

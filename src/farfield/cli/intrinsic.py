@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from farfield import factories
 from farfield.cli.output import emit, format_of, notes, output_options
-from farfield.errors import InputError, MissingExtraError, unknown_name
+from farfield.errors import InputError, require
 
 if TYPE_CHECKING:
     from farfield.weights.intrinsic import Problem
@@ -84,34 +83,16 @@ class _Factory:
     """The function that ``path.py:factory`` names; what it returns is checked at every call."""
 
     def __init__(self, text: str) -> None:
+        if ":" not in text:
+            raise InputError(f"{text!r}: the problem is 'toy' or path.py:factory")
+        require("torch", "training in a subspace")
         self.text = text
-        path, _, name = text.rpartition(":")
-        file = Path(path)
-        if not path or not file.is_file():
-            raise InputError(f"no file {path or text!r}; the problem is 'toy' or path.py:factory")
-        try:
-            import torch  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("torch", "training in a subspace") from error
-        spec = importlib.util.spec_from_file_location(f"farfield_problem_{file.stem}", file)
-        if spec is None or spec.loader is None:
-            raise InputError(f"{path} is no Python file; the problem is 'toy' or path.py:factory")
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            raise InputError(f"{text}: {type(error).__name__}: {error}") from error
-        self.make: Any = getattr(module, name, None)
-        if not callable(self.make):
-            raise unknown_name(f"factory in {path}", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"])
+        self.make = factories.named(text, "the problem")
 
     def __call__(self) -> Problem:
         from torch import nn
 
-        try:
-            made = self.make()
-        except Exception as error:
-            raise InputError(f"{self.text}: {type(error).__name__}: {error}") from error
+        made = factories.made(self.make, self.text, "the problem")
         if not (isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], nn.Module) and all(map(callable, made[1:]))):
             raise InputError(f"{self.text} returned a {type(made).__name__}; allowed: (module, loss(model, rng), score(model))")
         model, loss, score = made

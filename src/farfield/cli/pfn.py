@@ -6,7 +6,7 @@ import click
 
 from farfield.cli import Group
 from farfield.cli.output import emit, format_of, notes, output_options
-from farfield.errors import InputError, MissingExtraError
+from farfield.errors import InputError, require
 
 _CLOCKS = {"domhan": "steps", "wide": "relative"}
 # the noise of the wide prior goes down to 1e-4, that of the paper's is rarely below 1e-3
@@ -84,10 +84,9 @@ def train(
     """Train a network on draws from a prior, score it and save it with its card. Needs torch."""
     if not out.endswith(".safetensors"):
         raise InputError(f"-o {out}: the file must end in .safetensors")
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError("torch", "training a network") from None
+    require("torch", "training a network")
+    import torch
+
     from farfield.curves.pfn import LCPFN
     from farfield.curves.pfn.architecture import Architecture
     from farfield.curves.pfn.scoring import PRIORS

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from farfield import __version__, checks
-from farfield.errors import FarfieldError, InputError, MissingExtraError
+from farfield.errors import FarfieldError, InputError, require
 from farfield.files import write_atomic
 from farfield.progress import progress
 
@@ -265,11 +265,10 @@ class _Actor:
 
 
 def _ray(tasks: list[Task], workers: int) -> Iterator[Done]:
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtraError("ray", "--engine ray") from None
+    require("ray", "--engine ray")
+    import ray
+    import ray.data
+
     if not ray.is_initialized():
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -7,7 +7,6 @@ nearly all different, are left out by name. Everything in it is fitted on traini
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from farfield.errors import FormatError, InputError, MissingExtraError, unknown_name
+from farfield import factories
+from farfield.errors import FormatError, InputError, require, unknown_name
 
 MOST_CATEGORIES = 50
 MODELS = ("forest", "boosting", "ridge", "linear", "neighbours", "constant")
@@ -111,8 +111,7 @@ def built_in(name: str, table: Table, seed: int) -> Any:
     """A scikit-learn pipeline around the model of that name; MissingExtraError without scikit-learn."""
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
-    if importlib.util.find_spec("sklearn") is None:
-        raise MissingExtraError("sklearn", f"--model {name}")
+    require("sklearn", f"--model {name}")
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline, make_pipeline
@@ -138,25 +137,9 @@ def describe(table: Table) -> str:
 
 
 def from_file(text: str) -> Any:
-    """The estimator that ``path.py:factory`` makes: the file is imported and the factory called without arguments."""
-    path, _, factory = text.rpartition(":")
-    file = Path(path)
-    if not path or not file.is_file():
-        raise InputError(f"no file {path or text!r} for --model {text}; the form is path.py:factory")
-    spec = importlib.util.spec_from_file_location(f"farfield_model_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is no Python file; --model takes path.py:factory")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        make = getattr(module, factory, None)
-        if make is None:
-            raise unknown_name(f"factory in {path}", factory, [n for n in vars(module) if not n.startswith("_")])
-        model = make() if (callable(make) and not hasattr(make, "predict")) or isinstance(make, type) else make
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"--model {text}: {type(error).__name__}: {error}") from error
+    """The estimator that ``path.py:name`` is, or makes when called without arguments; InputError where there is none."""
+    found = factories.named(text, "--model")
+    model = found if hasattr(found, "predict") and not isinstance(found, type) else factories.made(found, text, "--model")
     if not hasattr(model, "predict"):
         raise InputError(f"--model {text} made a {type(model).__name__}, which has no predict")
     return model

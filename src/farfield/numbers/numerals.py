@@ -18,7 +18,6 @@ least significant token first, in every base alike (the paper writes them as tex
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks, seeds
-from farfield.errors import InputError, MissingExtraError
+from farfield.errors import InputError, require
 from farfield.seeds import Seed
 
 if TYPE_CHECKING:
@@ -292,8 +291,7 @@ def data_scaling(
 
     Raises InputError for sizes that do not rise, MissingExtraError without torch.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("torch", "data_scaling")
+    require("torch", "data_scaling")
     import dataclasses
 
     import torch

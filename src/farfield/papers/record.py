@@ -16,7 +16,7 @@ there are no others, and statuses and verdicts are never typed: they follow from
               space and a capital, a digit, a quotation mark or a bracket; so "and others", not "et al."; "such as", not "e.g."
     entry     public dotted names that implement it: ["farfield.curves.lcpfn.LCPFN"]; empty until built
     oracle    its oracle tests: ["tests/curves/test_lcpfn.py::test_likelihood"]; empty until built
-    requires  extras it needs, from EXTRAS: ["torch"]; empty if the core is enough
+    requires  extras it needs, from `farfield.errors.EXTRA_MODULES`: ["torch"]; empty if the core is enough
 
     [[deviations]]      optional; once per place where ours differs from the paper
     what      what differs
@@ -59,7 +59,7 @@ from typing import Any
 
 from farfield.claims.criteria import Criterion
 from farfield.claims.data import VARIABLE
-from farfield.errors import FormatError, InputError, nearest
+from farfield.errors import EXTRA_MODULES, FormatError, InputError, nearest
 
 # family -> (the job it serves, what it is about); the sub-packages of the design
 FAMILIES = {
@@ -75,7 +75,6 @@ FAMILIES = {
     "solvers": ("solve", "equations, games, calibration, simulation"),
     "views": ("solve", "new views of scenes, surfaces from slices"),
 }
-EXTRAS = ("torch", "transformers", "sklearn", "ray", "hpo", "web")
 KNOWN_VERDICTS = ("weaker", "inconclusive", "fails")
 
 _SENTENCE_END = re.compile(r"[.!?](?=[)\"'”’]?(?:\s+[A-Z0-9\"'“(\[]|\s*$))")
@@ -221,7 +220,7 @@ _TOP: dict[str, _Rule] = {
     "summary": _three_sentences,
     "entry": _list(_pattern(r"farfield(\.[A-Za-z_]\w*)+", "farfield.curves.lcpfn.LCPFN")),
     "oracle": _list(_pattern(r"tests/[\w/]+\.py::\w+(::\w+)?", "tests/curves/test_lcpfn.py::test_likelihood")),
-    "requires": _list(_one_of(EXTRAS)),
+    "requires": _list(_one_of(EXTRA_MODULES)),
 }
 _DEVIATION: dict[str, _Rule] = {"what": _text, "reason": _text}
 _PEER: dict[str, _Rule] = {"name": _text, "note": _text}

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from farfield import checks, seeds
-from farfield.errors import InputError, MissingExtraError
+from farfield.errors import InputError, require
 from farfield.splits.clouds import k_means
 
 FloatArray = NDArray[np.float64]
@@ -76,7 +76,7 @@ class DEUPRegressor:
 
         InputError for unknown features, too few rows, values that are not finite; MissingExtraError without scikit-learn.
         """
-        _needed()
+        require("sklearn", "DEUPRegressor")
         self._check()
         self.X_, self.y_ = checks.finite("X", X, ndim=2), checks.finite("y", y, ndim=1)
         n = self.y_.size
@@ -385,10 +385,3 @@ def deup_search(
         y.append(float(objective(rows[chosen])))
         model.update(rows[chosen : chosen + 1], y[-1:])
     return Search(model.X_, model.y_, n_initial, model)
-
-
-def _needed() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("sklearn") is None:
-        raise MissingExtraError("sklearn", "DEUPRegressor")

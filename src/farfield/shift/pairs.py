@@ -20,7 +20,6 @@ coverage is an assumption about the shape of p*, where Chebyshev's holds for eve
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from typing import Any, Literal
 
@@ -29,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from farfield import checks
-from farfield.errors import InputError, MissingExtraError
+from farfield.errors import InputError, require
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -56,8 +55,7 @@ class PairPredictor:
         InputError where lengths differ or there is one answer only; warns where the two answers are equal in every row: either
         answers are certain everywhere, or one was copied, which makes the model take every doubt for ignorance.
         """
-        if importlib.util.find_spec("sklearn") is None:
-            raise MissingExtraError("sklearn", "PairPredictor")
+        require("sklearn", "PairPredictor")
         from sklearn.base import clone
 
         first, second = _answers("y1", y1), _answers("y2", y2)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farfield import checks, seeds
-from farfield.errors import InputError, MissingExtraError
+from farfield.errors import InputError, require
 from farfield.progress import progress
 from farfield.weights.projections import Dense, Fastfood, Projection, Sparse, gather, hadamard, projection, spread
 
@@ -239,11 +239,9 @@ def subspace(module: nn.Module, d: int, kind: str = "fastfood", rng: seeds.Seed 
 
     The module returned is called like the one given; `n_params` is D, and `weights()` gives the moved weights by name.
     """
-    try:
-        import torch
-        from torch import nn
-    except ImportError as error:
-        raise MissingExtraError("torch", "training in a subspace") from error
+    require("torch", "training in a subspace")
+    import torch
+    from torch import nn
 
     base = copy.deepcopy(module)
     moved = {name: p for name, p in base.named_parameters() if p.requires_grad}
