@@ -8,16 +8,16 @@ import click
 
 from farfield.cli.forecast import check_figure
 from farfield.cli.output import emit, format_of, notes, output_options
-from farfield.cli.reading import read, reading_options
+from farfield.cli.reading import ESTIMATE, LR_SCHEDULE, SEED, read, reading_options
 
 
 @click.command("backtest")
 @reading_options
-@click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+@ESTIMATE
 @click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
-@click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
+@LR_SCHEDULE
 @click.option("--plot", metavar="FILE", help="A figure of coverage, error and width by reach (.png, .svg or .pdf).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@SEED
 @output_options
 def command(
     estimate: str,

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from farfield.cli.output import emit, format_of, notes, output_options
-from farfield.cli.reading import read, reading_options
+from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, read_context, reading_options
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
 @click.option("--to", type=float, metavar="X", help="Forecast every run at this x; default: each run's planned end.")
 @click.option("--by", metavar="2x|+N", help="Forecast each run at twice its last x (any multiple), or N further on.")
 @click.option("--level", type=float, default=0.8, show_default=True, help="Level of the intervals.")
-@click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+@ESTIMATE
 @click.option(
     "--target",
     type=click.Choice(["logged", "latent"]),
@@ -43,8 +43,8 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
     show_default=True,
     help="A curve form by name, lcpfn (the network), forms (all), or auto: all of it, weighted by success.",
 )
-@click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
-@click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from, themselves not forecast (repeatable).")
+@LR_SCHEDULE
+@CONTEXT
 @click.option(
     "--compare",
     type=click.Choice(["same", "own-end"]),
@@ -58,7 +58,7 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
 @click.option("--plot", metavar="FILE", help="A figure of the best runs (.png, .svg or .pdf).")
 @click.option("--report", metavar="FILE.html", help="All of it in one HTML file that works offline.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table, not only the best 40.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the joint draws.")
+@SEED
 @click.option("--jobs", type=int, metavar="N", help="With -o DIR/: worker processes; default, the processors.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="With -o DIR/: who works.")
 @output_options
@@ -121,10 +121,7 @@ def command(
 
         curves = read(chosen)
         curves, hidden = (curves, None) if hide is None else split(curves, hide)
-        others = None
-        if context:
-            same = {"metric": curves.metric.name, "goal": curves.metric.goal, "x": curves.x_name}
-            others = read({**chosen, **same, "paths": context, "runs": ()})
+        others = read_context(chosen, context, curves)
         found = forecast(
             curves,
             to=to if further is None else beyond(curves, *further),

@@ -1,4 +1,4 @@
-"""The options by which every command that works on runs says which ones, and the reading itself."""
+"""The options that the commands on runs share: which runs, what of them, what else to learn from; and the reading itself."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def reading_options(function: _F) -> _F:
     return function
 
 
+ESTIMATE = click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+LR_SCHEDULE = click.option(
+    "--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none."
+)
+CONTEXT = click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from, and no more (repeatable).")
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of whatever is drawn.")
+
+
 def read(chosen: Mapping[str, Any]) -> Curves:
     """The curves that the options of `reading_options` name; warnings say what was left out."""
     from farfield.curves.readers import read_runs
@@ -40,3 +48,11 @@ def read(chosen: Mapping[str, Any]) -> Curves:
         runs=list(chosen["runs"]) or None,
         run_column=chosen["run_column"],
     )
+
+
+def read_context(chosen: Mapping[str, Any], paths: tuple[str, ...], curves: Curves | None = None) -> Curves | None:
+    """The runs of ``--context``, read as `curves` were (where they were read already); None if there is none."""
+    if not paths:
+        return None
+    same = {} if curves is None else {"metric": curves.metric.name, "goal": curves.metric.goal, "x": curves.x_name}
+    return read({**chosen, **same, "paths": paths, "runs": ()})

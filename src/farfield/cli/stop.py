@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from farfield.cli.output import emit, format_of, notes, output_options
-from farfield.cli.reading import read, reading_options
+from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, read_context, reading_options
 
 
 @click.command("stop")
@@ -26,18 +26,18 @@ from farfield.cli.reading import read, reading_options
     "--despite", type=click.Choice(["uncalibrated", "decay", "schedule"]), multiple=True,
     help="Stop although the forecast is uncalibrated, a decay is to come, or the schedule is unknown (repeatable).",
 )  # fmt: skip
-@click.option("--estimate", default="final", show_default=True, metavar="final|mean:K|best", help="What is forecast.")
+@ESTIMATE
 @click.option(
     "--method", default="forms", show_default=True, help="A curve form by name, forms: all of them, auto: the network too."
 )
-@click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
-@click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from (repeatable).")
+@LR_SCHEDULE
+@CONTEXT
 @click.option("--as-of", type=float, metavar="X", help="What the advice would have been when the runs stood at X, and what came.")
 @click.option("--rank", is_flag=True, help="Rank the runs instead, at equal x and at their own ends.")
 @click.option("--rank-at", type=float, metavar="X", help="The equal x of --rank; default: the largest that all runs have logged.")
 @click.option("--next", "n_next", type=int, metavar="N", help="Propose the N settings to run next instead.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the joint draws.")
+@SEED
 @output_options
 def command(
     as_of: float | None, rank: bool, rank_at: float | None, n_next: int | None, context: tuple[str, ...], everything: bool,
@@ -58,10 +58,8 @@ def command(
         from farfield.curves import stopping
 
         curves = read(chosen)
-        others = None
-        if context:
-            same = {"metric": curves.metric.name, "goal": curves.metric.goal, "x": curves.x_name}
-            others = read({**chosen, **same, "paths": context, "runs": ()})
+        others = read_context(chosen, context, curves)
+        if others is not None:
             # a run is no evidence on itself, least of all when its end is hidden
             others = others.take([i for i, run in enumerate(others.runs) if run not in set(curves.runs)])
         seen = curves if as_of is None else stopping.as_of(curves, as_of)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from farfield.cli.output import emit, notes
-from farfield.cli.reading import read, reading_options
+from farfield.cli.reading import CONTEXT, LR_SCHEDULE, SEED, read_context, reading_options
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ _LAST_WAIT = 60.0
     multiple=True,
     help="Stop in spite of this caveat (repeatable).",
 )
-@click.option("--lr-schedule", metavar="cosine:T|wsd:T,D|constant", help="The learning-rate schedule, where the logs have none.")
-@click.option("--context", multiple=True, metavar="PATH", help="Other runs to learn from (repeatable).")
+@LR_SCHEDULE
+@CONTEXT
 @click.option(
     "--exec",
     "command_line",
@@ -54,7 +54,7 @@ _LAST_WAIT = 60.0
 @click.option("--once", is_flag=True, help="Look once, show the advice on every run, and end.")
 @click.option("--state", metavar="FILE", help=f"What was advised and done; default: {_STATE} in the (first) folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for everything that happens.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the joint draws.")
+@SEED
 @click.option("-q", "--quiet", is_flag=True, help="Only what is to stop, and what was run.")
 def command(
     to: float | None,
@@ -87,10 +87,8 @@ def command(
     from farfield.curves.follow.watch import Watch
     from farfield.curves.stopping import Adviser
 
-    others = None
-    if context:
-        with notes(quiet):
-            others = read({**chosen, "paths": context, "runs": ()})
+    with notes(quiet):
+        others = read_context(chosen, context)
     adviser = Adviser(
         rule=rule, threshold=threshold, risk=risk, to=to, despite=despite, lr_schedule=lr_schedule, context=others, rng=seed
     )
