@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from farfield.errors import InputError
-from farfield.shift.pairs import PairPredictor, beta_interval, pair_products, second_order_calibration_error
+from farfield.shift.pairs import PairPredictor, _floor, beta_interval, pair_products, second_order_calibration_error
 
 pytestmark = pytest.mark.extra("sklearn")
 
@@ -113,6 +113,34 @@ def test_chebyshev_intervals_hold_and_calibration_gives_them_a_width() -> None:
     low, high = model.interval(at, 0.9)
     assert ((low[:, 1] <= p[2]) & (p[2] <= high[:, 1])).mean() >= 0.9
     np.testing.assert_array_equal(model.epistemic_variance(at[:1]), after[:1])
+
+
+def test_the_floor_is_the_mean_of_a_variance_that_is_not_negative() -> None:
+    rng = np.random.default_rng(0)
+    raw, products = rng.uniform(size=4000), rng.normal(size=4000)
+    products[raw > 0.4] += 1.0
+    edge, floor = _floor(raw, products, 2)
+    # slow: every prefix of at least 100 rows, half of which are new where there are two answers
+    order = sorted(range(4000), key=lambda i: raw[i])
+    best = (np.inf, 0.0, 0.0, 0.0)
+    for n in range(100, 4001, 1):
+        some = products[order[:n]]
+        mean, error = some.mean(), some.std() / np.sqrt(n / 2)
+        best = min(best, (max(mean, 0.0) + error, raw[order[n - 1]], mean, error))
+    assert edge == best[1]
+    _, _, mean, error = best
+    assert floor == pytest.approx(stats.truncnorm(-mean / error, np.inf, mean, error).mean(), rel=1e-8)
+    assert 0.3 < edge < 0.45  # those that show nothing lie together
+
+
+def test_what_pairs_cannot_resolve_is_not_called_known() -> None:
+    from sklearn.dummy import DummyClassifier
+
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, (4, 1000))  # a coin: the model is right, but 1,000 pairs do not show that its variance is 0
+    model = PairPredictor(DummyClassifier()).fit(np.zeros((1000, 1)), y[0], y[1]).calibrate(np.zeros((1000, 1)), y[2], y[3])
+    assert 0.1 * 0.25 / np.sqrt(1000) < model.resolution_ < 4 * 0.25 / np.sqrt(1000)
+    assert (model.epistemic_variance(np.zeros((3, 1))) == model.resolution_).all()
 
 
 def test_copies_are_pointed_out() -> None:

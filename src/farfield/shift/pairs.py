@@ -13,9 +13,9 @@ fresh pair is unbiased for (p* - p1)^2.
 
 Deviations: any classifier with ``predict_proba`` fits the pairs, as one class an unordered pair, which makes the joint symmetric
 and its marginals equal by construction. V below zero is cut there. `calibrate` replaces V by its isotonic regression on those
-products over held-out pairs, with a floor above zero; without it a V cut at zero gives an interval of no width, which covers
-nothing. Besides theorem 4.1's interval there is a narrower one, from the Beta distribution with mean p1 and variance V: its
-coverage is an assumption about the shape of p*, where Chebyshev's holds for every shape.
+products over held-out pairs, above a floor, the least variance that so many pairs tell from none; without it a V cut at zero
+gives an interval of no width, which covers nothing. Besides theorem 4.1's interval there is a narrower one, from the Beta
+distribution with mean p1 and variance V: its coverage assumes a shape of p*, where Chebyshev's holds for every one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class PairPredictor:
     classifier : classifier with ``fit(X, labels)`` and ``predict_proba(X)``; copied. It sees one class an unordered pair of
         answers: with k answers up to k (k + 1) / 2 classes
 
-    After ``fit``: ``classes_`` (k,) the answers, sorted; ``model_``.
+    After ``fit``: ``classes_`` (k,) the answers, sorted; ``model_``. After ``calibrate``: ``resolution_``, the least variance.
     """
 
     def __init__(self, classifier: Any) -> None:
@@ -106,20 +106,21 @@ class PairPredictor:
         return np.asarray(np.interp(raw, *self._levels))
 
     def calibrate(self, X: Any, y1: ArrayLike, y2: ArrayLike) -> PairPredictor:
-        """Make variances agree with pairs held out from the fit: isotonic regression, with a floor above zero.
+        """Make variances agree with pairs held out from the fit: isotonic regression, above a floor.
 
-        n held-out pairs tell variances from zero down to about 0.25 / sqrt(n / 10), which is about where the floor comes to lie.
+        Rows with the least raw variances share the floor, `resolution_`: the mean of a variance that is not negative given what
+        their pairs show and its error, of order 0.25 / sqrt(rows). They are as many as make what is shown plus its error least.
         """
         from sklearn.isotonic import IsotonicRegression
 
         raw = np.einsum("nii->ni", self.covariance(X)).ravel()
         products = pair_products(self.predict_proba(X), self.code(y1), self.code(y2)).ravel()
         found = IsotonicRegression(out_of_bounds="clip").fit(raw, products)
-        levels = np.maximum(np.asarray(found.y_thresholds_, dtype=np.float64), 0.0)
-        # a block whose mean product is below zero has a variance that is small, not none: that of the lowest block above it
-        above = levels[levels > 0]
-        floor = max(LEAST, float(above[0]) if above.size else LEAST)
-        self._levels = (np.asarray(found.X_thresholds_, dtype=np.float64), np.maximum(levels, floor))
+        at, levels = np.asarray(found.X_thresholds_, dtype=np.float64), np.asarray(found.y_thresholds_, dtype=np.float64)
+        edge, floor = _floor(raw, products, self.classes_.size)
+        self.resolution_ = max(floor, LEAST)
+        levels = np.where(at <= edge, self.resolution_, np.maximum(levels, self.resolution_))
+        self._levels = (at, levels)
         return self
 
     def interval(self, X: Any, level: float = 0.95, *, shape: Literal["any", "beta"] = "any") -> tuple[FloatArray, FloatArray]:
@@ -197,6 +198,21 @@ def beta_interval(p: FloatArray, variance: FloatArray, level: float) -> tuple[Fl
     a, b = p * size, (1 - p) * size
     low, high = special.betaincinv(a, b, (1 - level) / 2), special.betaincinv(a, b, (1 + level) / 2)
     return np.asarray(low), np.asarray(high)
+
+
+def _floor(raw: FloatArray, products: FloatArray, n_answers: int) -> tuple[float, float]:
+    """The raw variance up to which rows share a floor, and the floor: the mean of N(mean, error^2) above zero."""
+    order = np.argsort(raw, kind="stable")
+    least = min(100, order.size)
+    count = np.arange(1, order.size + 1)
+    mean = np.cumsum(products[order]) / count
+    spread = np.sqrt(np.maximum(np.cumsum(products[order] ** 2) / count - mean**2, 1e-12))
+    # the products of a row's answers sum to a multiple of one another: with two answers they are equal
+    error = spread / np.sqrt(count * (n_answers - 1) / n_answers)
+    last = least - 1 + int(np.argmin((np.maximum(mean, 0.0) + error)[least - 1 :]))
+    t = mean[last] / error[last]
+    density = np.exp(-0.5 * t**2 - special.log_ndtr(t)) / np.sqrt(2 * np.pi)
+    return float(raw[order[last]]), float(mean[last] + error[last] * density)
 
 
 def _answers(name: str, y: ArrayLike) -> NDArray[Any]:
