@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
+from tests.distributions import mixture
 from tests.tolerances import assert_close
 
 from farfield.errors import InputError
@@ -18,15 +19,6 @@ from farfield.predictive import Gaussian, Mixture, kernels, quadrature, stack, t
 
 INF = np.inf
 LEVELS = np.array([1e-6, 1e-3, 0.1, 0.25, 0.5, 0.77, 0.9, 0.999, 1 - 1e-6])
-
-
-def _mixture(
-    df: Any = INF, lower: Any = -INF, upper: Any = INF, shape: tuple[int, ...] = (4, 2), k: int = 5, seed: int = 0
-) -> Mixture:
-    rng = np.random.default_rng(seed)
-    weights = rng.random((*shape, k))
-    weights[..., 0] = 0.0
-    return Mixture(weights, rng.normal(size=(*shape, k)), np.exp(rng.normal(size=(*shape, k))), df, lower, upper)
 
 
 def _gaussian() -> Gaussian:
@@ -293,7 +285,7 @@ def test_mixture_quantile_laws(seed: int, k: int, df: float, bounds: tuple[float
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), factor=st.floats(0.05, 20.0), df=st.sampled_from([INF, 3.0]))
 def test_rescaled_stretches_quantiles_about_the_median(seed: int, factor: float, df: float) -> None:
-    m = _mixture(df, shape=(3,), seed=seed)
+    m = mixture(df, shape=(3,), seed=seed)
     levels = np.array([1e-6, 0.1, 0.5, 0.8, 1 - 1e-6])
     middle = m.median()
     expected = middle + factor * (m.quantile(levels) - middle)
@@ -304,7 +296,7 @@ def test_rescaled_stretches_quantiles_about_the_median(seed: int, factor: float,
 
 
 def test_rescaled_keeps_the_bounds() -> None:
-    m = _mixture(INF, 0.0, 1.0).rescaled(3.0)
+    m = mixture(INF, 0.0, 1.0).rescaled(3.0)
     assert np.all(m.lower == 0)
     assert np.all(m.upper == 1)
     with pytest.raises(InputError, match="factor"):

@@ -12,22 +12,14 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import integrate, special
+from tests.distributions import mixture
 from tests.tolerances import assert_close
 
 import farfield
 from farfield.errors import InputError
-from farfield.predictive import Bars, Gaussian, Mixture, Predictive, Samples, from_dict, stack
+from farfield.predictive import Bars, Gaussian, Predictive, Samples, from_dict, stack
 
 INF = np.inf
-
-
-def _mixture(
-    df: Any = INF, lower: Any = -INF, upper: Any = INF, shape: tuple[int, ...] = (4, 2), k: int = 5, seed: int = 0
-) -> Mixture:
-    rng = np.random.default_rng(seed)
-    weights = rng.random((*shape, k))
-    weights[..., 0] = 0.0
-    return Mixture(weights, rng.normal(size=(*shape, k)), np.exp(rng.normal(size=(*shape, k))), df, lower, upper)
 
 
 def _bars(tails: bool, shape: tuple[int, ...] = (4, 2)) -> Bars:
@@ -48,12 +40,12 @@ CASES: dict[str, Callable[[], Predictive]] = {
     "samples": lambda: Samples(np.random.default_rng(2).normal(size=(301, 4, 2))),
     "bars": lambda: _bars(False),
     "bars with tails": lambda: _bars(True),
-    "normal mixture": _mixture,
-    "t mixture": lambda: _mixture(4.0),
-    "t mixture, df that has no fast path": lambda: _mixture(4.5),
-    "mixture, df by component": lambda: _mixture(np.array([INF, 3.0, 7.5, INF, 30.0])),
-    "mixture above a bound": lambda: _mixture(INF, 0.0),
-    "t mixture within bounds by row": lambda: _mixture(3.0, -1.0, np.linspace(0.5, 3, 8).reshape(4, 2)),
+    "normal mixture": mixture,
+    "t mixture": lambda: mixture(4.0),
+    "t mixture, df that has no fast path": lambda: mixture(4.5),
+    "mixture, df by component": lambda: mixture(np.array([INF, 3.0, 7.5, INF, 30.0])),
+    "mixture above a bound": lambda: mixture(INF, 0.0),
+    "t mixture within bounds by row": lambda: mixture(3.0, -1.0, np.linspace(0.5, 3, 8).reshape(4, 2)),
 }
 CONTINUOUS = [c for c in CASES if c != "samples"]
 LEVELS = np.array([1e-6, 1e-3, 0.1, 0.25, 0.5, 0.77, 0.9, 0.999, 1 - 1e-6])
@@ -326,7 +318,7 @@ def test_bars_without_tails_against_a_sum_over_bars() -> None:
         (lambda: Bars([0.0, 1.0], [np.nan]), "log_mass"),
         (lambda: Bars([0.0, 1.0], [-INF]), "log_mass"),
         (lambda: stack([]), "nothing to stack"),
-        (lambda: stack([_gaussian(), _mixture()]), "cannot stack"),
+        (lambda: stack([_gaussian(), mixture()]), "cannot stack"),
         (lambda: stack([_bars(True), _bars(False)]), "different borders or tails"),
         (lambda: from_dict({"kind": "Gausian"}), "unknown kind of predictive 'Gausian'; nearest: Gaussian"),
     ],
