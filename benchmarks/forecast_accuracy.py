@@ -15,7 +15,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -264,18 +266,19 @@ def examples() -> dict[str, object]:
     return out
 
 
-def main() -> None:
-    wanted = sys.argv[1:] or ["lcdb", "taskset", "gemstones", "examples"]
-    path = HERE / "results" / "bench_forecast_accuracy.json"
-    results = json.loads(path.read_text()) if path.exists() else {"name": "forecast_accuracy"}
-    for name in wanted:
+def measure(name: str, parts: Mapping[str, Callable[[], dict[str, Any]]], usual: Sequence[str]) -> None:
+    """Run the parts that the command line names (else the usual ones) and put their rows in results/bench_NAME.json."""
+    path = HERE / "results" / f"bench_{name}.json"
+    results = json.loads(path.read_text()) if path.exists() else {"name": name}
+    for part in sys.argv[1:] or usual:
         started = time.perf_counter()
-        results[name] = {"lcdb": lcdb, "taskset": taskset, "gemstones": gemstones, "examples": examples}[name]()
-        results[name]["seconds"] = round(time.perf_counter() - started, 1)
-        print(json.dumps({name: results[name]}, indent=1))
+        results[part] = parts[part]()
+        results[part]["seconds"] = round(time.perf_counter() - started, 1)
+        print(json.dumps({part: results[part]}, indent=1))
     results["versions"] = {"farfield": ff.__version__, "numpy": np.__version__}
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    parts = {"lcdb": lcdb, "taskset": taskset, "gemstones": gemstones, "examples": examples}
+    measure("forecast_accuracy", parts, list(parts))

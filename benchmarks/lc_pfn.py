@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from forecast_accuracy import HERE, gemstones_curves, held_out, lcdb_curves, mean, ratio, taskset_curves
+from forecast_accuracy import HERE, gemstones_curves, held_out, lcdb_curves, mean, measure, ratio, taskset_curves
 
 import farfield as ff
 from farfield.curves.forecaster import EnsembleForecaster
@@ -257,21 +257,6 @@ def partitions() -> dict[str, object]:
     return {"curves": 100_000, "rows": rows, "wall_s": wall, "cpu_s": cpu}
 
 
-PARTS = {"prior": prior, "real": real, "speed": speed, "published": published, "partitions": partitions}
-
-
-def main() -> None:
-    wanted = sys.argv[1:] or ["prior", "real", "speed", "partitions"]
-    path = Path(HERE / "results" / "bench_lc_pfn.json")
-    results = json.loads(path.read_text()) if path.exists() else {"name": "lc_pfn"}
-    for name in wanted:
-        started = time.perf_counter()
-        results[name] = PARTS[name]()
-        results[name]["seconds"] = round(time.perf_counter() - started, 1)
-        print(json.dumps({name: results[name]}, indent=1))
-    results["versions"] = {"farfield": ff.__version__, "numpy": np.__version__}
-    path.write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    parts = {"prior": prior, "real": real, "speed": speed, "published": published, "partitions": partitions}
+    measure("lc_pfn", parts, ["prior", "real", "speed", "partitions"])
