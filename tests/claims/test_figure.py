@@ -12,15 +12,7 @@ LONG = "error_beyond_unconstrained lower than the ablation by more than 50 % of 
 
 
 def row(text: str, **values: Any) -> dict[str, Any]:
-    told = {
-        "verdict": "holds",
-        "text": text,
-        "kind": "superiority",
-        "differences": [1.0, 2.0],
-        "estimate": 1.5,
-        "low": 1.1,
-        "high": 1.9,
-    }
+    told = {"verdict": "holds", "text": text, "kind": "superiority", "differences": [1.0, 2.0], "estimate": 1.5}
     return {**told, "low": 1.1, "high": 1.9, "threshold": 0.5, **values}
 
 

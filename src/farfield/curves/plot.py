@@ -254,7 +254,7 @@ def _set_limits(ax: Axes, drawn: list[Panel], on_log: bool, limits: tuple[float,
 
 
 def _panel_title(ax: Axes, p: Panel, goal: str) -> None:
-    ax.set_title(name_of(p.run, 36) + "\n", loc="left", color=INK, pad=3, fontsize=7.5)
+    ax.set_title(name_of(p.run, 36) + "\n", loc="left", color=INK, pad=4.5, fontsize=7.5)
     value = number(p.value)
     if math.isfinite(p.low):
         value += f" [{number(p.low)}, {number(p.high)}]" + ("" if p.calibrated else " uncalibrated")
