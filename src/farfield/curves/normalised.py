@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from farfield.curves.normalize import Normaliser
+from farfield.curves.rescored import Rescored
 from farfield.errors import InputError
 from farfield.predictive import Mixture, Predictive
-from farfield.predictive.base import FloatArray, IntArray, listed, unlisted
+from farfield.predictive.base import FloatArray, IntArray, from_dict, listed, stack, unlisted
 from farfield.predictive.quadrature import integrate
 from farfield.seeds import Seed
 
@@ -40,22 +41,23 @@ class Normalised(Predictive):
     Raises InputError where their sizes differ.
     """
 
-    base: Mixture
+    base: Mixture | Rescored
     normaliser: Normaliser
 
     def __post_init__(self) -> None:
         if len(self.normaliser) != int(np.prod(self.base.shape)):
             raise InputError(f"{len(self.normaliser)} maps for a batch of shape {self.base.shape}; allowed: one for each entry")
         b = self.base
-        object.__setattr__(self, "base", Mixture(b.weights, b.loc, b.scale, b.df, 0.0, 1.0))
+        if isinstance(b, Mixture):
+            object.__setattr__(self, "base", Mixture(b.weights, b.loc, b.scale, b.df, 0.0, 1.0))
 
     @classmethod
-    def by_run(cls, base: Mixture, normaliser: Normaliser) -> Self:
+    def by_run(cls, base: Mixture | Rescored, normaliser: Normaliser) -> Self:
         """For `base` (n_runs, n_at) and one map a run."""
         return cls(base, normaliser[np.repeat(np.arange(len(normaliser)), base.shape[1])])
 
     def __repr__(self) -> str:
-        return f"Normalised(shape {self.shape}, {self.base.loc.shape[-1]} components, goal {self.normaliser.goal})"
+        return f"Normalised({self.base!r}, goal {self.normaliser.goal})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -163,11 +165,13 @@ class Normalised(Predictive):
 
     @classmethod
     def _from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        base = {k: v for k, v in fields["base"].items() if k != "kind"}
+        base = from_dict(fields["base"])
+        if not isinstance(base, Mixture | Rescored):
+            raise InputError(f"normalised values are distributed as a {type(base).__name__}; allowed: a Mixture or Rescored")
         low, soft_low, soft_high, high = (
             unlisted(fields[n], -np.inf if n == "hard_low" else np.inf) for n in _BOUNDS
         )  # fmt: skip
-        return cls(Mixture._from_fields(base), Normaliser(fields["goal"], low, soft_low, soft_high, high))
+        return cls(base, Normaliser(fields["goal"], low, soft_low, soft_high, high))
 
     @classmethod
     def _stack(cls, items: Sequence[Self]) -> Self:
@@ -175,4 +179,6 @@ class Normalised(Predictive):
         if len(goals) > 1:
             raise InputError("predictives of metrics of which one rises and one falls cannot be stacked")
         bounds = [np.concatenate([getattr(i.normaliser, n) for i in items]) for n in _BOUNDS]
-        return cls(Mixture._stack([i.base for i in items]), Normaliser(goals.pop(), *bounds))
+        base = stack([i.base for i in items])
+        assert isinstance(base, Mixture | Rescored)
+        return cls(base, Normaliser(goals.pop(), *bounds))
