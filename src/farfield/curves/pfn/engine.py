@@ -1,8 +1,12 @@
 """The network in NumPy: prediction without torch, the same outputs as :mod:`farfield.curves.pfn.network` to 1e-5.
 
-Everything goes through a few large matrix products, in single precision or, where answers must not depend on the batch beyond
-1e-9, in double. Scales and shifts of the normalisations are folded
-into the linear maps behind them when a network is loaded. Curves of like length share a pass; what is padded is masked.
+Tokens lie in tiles of 16, each curve's seen tokens in the first of its own, and every matrix product is one of a tile. So what a
+curve gives depends neither on the other curves of the batch nor on their number, to the bit, although it is computed in single
+precision: a product of another shape would round differently. Tiles cost nothing, and what is worked on stays in the cache.
+
+What is constant is folded into the weights when a network is loaded: scales and shifts of the normalisations, the scale of the
+scores, the bias of the values; the bias of the keys changes no softmax and is dropped. Tokens are read through normalisations
+alone, which subtract their mean: maps into them are made to have mean 0, so that there is none to subtract.
 """
 
 from __future__ import annotations
@@ -20,7 +24,11 @@ Array = NDArray[np.floating]
 _GELU = float(np.sqrt(2 / np.pi))
 _CUBE = 0.044715
 _HIDDEN = -1e30
-# rows of a perceptron at a time: the hidden values stay in the cache
+# sums of exponentials below it have lost digits
+_LEAST = 1e-25
+_TILE = 16
+# tokens worked on at a time, and rows of a perceptron: these stay in the cache
+_TOKENS = 512
 _ROWS = 512
 
 
@@ -53,12 +61,47 @@ class Perceptron:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
-    """Attention to the context, then a perceptron; normalisations are folded into `project` and `perceptron`."""
+class Tiled:
+    """Linear, GELU, linear, on tiles (..., 16, inputs): the hidden values in parts of 128, and twice what they should be."""
 
-    project: Linear  # to queries, keys and values
+    first: Array  # (parts, inputs, hidden / parts)
+    bias: Array  # (parts, hidden / parts)
+    second: Array  # (parts, hidden / parts, outputs), halved
+    last: Array
+
+    @classmethod
+    def of(cls, first: Linear, second: Linear) -> Tiled:
+        hidden = len(first.bias)
+        parts = hidden // 128 if hidden % 128 == 0 else 1
+        return cls(
+            np.stack(np.split(first.weight, parts, axis=1)),
+            first.bias.reshape(parts, -1),
+            0.5 * second.weight.reshape(parts, hidden // parts, -1),
+            second.bias,
+        )
+
+    def __call__(self, x: Array) -> Array:
+        out: Array | None = None
+        for first, bias, second in zip(self.first, self.bias, self.second, strict=True):
+            hidden = np.matmul(x, first)
+            hidden += bias
+            _gelu_twice(hidden)
+            some = np.matmul(hidden, second)
+            out = some if out is None else np.add(out, some, out=out)
+        assert out is not None
+        out += self.last
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Attention to the context, then a perceptron; normalisations are folded into the maps, out and perceptron have mean 0."""
+
+    query: Linear
+    key: Array
+    value: Array
     out: Linear
-    perceptron: Perceptron
+    perceptron: Tiled
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,57 +109,68 @@ class Engine:
     """A network ready to predict."""
 
     arch: Architecture
-    context: Perceptron
-    asked: Perceptron
+    context: Tiled
+    asked: Tiled
     layers: tuple[Layer, ...]
     pointer_query: Linear
-    pointer_key: Linear
-    head: Perceptron
+    pointer_key: Array
+    head: Tiled
 
     @classmethod
     def of(cls, arch: Architecture, tensors: Mapping[str, Array], dtype: type[np.floating] = np.float32) -> Engine:
         """From tensors named and laid out as in the torch network; FormatError where one is missing or has another shape."""
         width = arch.width
-        sizes = {
-            "context": (arch.context_inputs, width, width),
-            "asked": (arch.asked_inputs, width, width),
-            "head": (width, arch.hidden, arch.outputs),
-        }
 
-        def get(name: str, *shape: int) -> Array:
+        def get(name: str, *shape: int) -> FloatArray:
             if name not in tensors or tensors[name].shape != shape:
                 got = tensors[name].shape if name in tensors else "nothing"
                 raise FormatError(f"not a network of this architecture: {name} is {got}; expected shape {shape}")
-            return np.asarray(tensors[name], dtype=dtype)
+            return np.asarray(tensors[name], dtype=np.float64)
 
-        def linear(name: str, inputs: int, outputs: int, norm: str | None = None) -> Linear:
+        def linear(name: str, inputs: int, outputs: int, norm: str | None = None) -> tuple[FloatArray, FloatArray]:
             weight, bias = get(f"{name}.weight", outputs, inputs), get(f"{name}.bias", outputs)
-            if norm is None:
-                return Linear(np.ascontiguousarray(weight.T), bias)
-            scale, shift = (get(f"{norm}.{part}", inputs).astype(np.float64) for part in ("weight", "bias"))
-            wide = weight.astype(np.float64)
-            return Linear(np.ascontiguousarray((wide * scale).T.astype(dtype)), (bias + wide @ shift).astype(dtype))
+            if norm is not None:
+                bias = bias + weight @ get(f"{norm}.bias", inputs)
+                weight = weight * get(f"{norm}.weight", inputs)
+            return weight.T, bias
 
-        def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Perceptron:
-            return Perceptron(linear(f"{name}.0", inputs, hidden, norm), linear(f"{name}.2", hidden, outputs))
+        def cast(weight: FloatArray, bias: FloatArray) -> Linear:
+            return Linear(np.ascontiguousarray(weight, dtype=dtype), bias.astype(dtype))
+
+        def centred(weight: FloatArray, bias: FloatArray) -> Linear:
+            return cast(weight - weight.mean(axis=1, keepdims=True), bias - bias.mean())
+
+        def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Tiled:
+            second = linear(f"{name}.2", hidden, outputs)
+            return Tiled.of(cast(*linear(f"{name}.0", inputs, hidden, norm)), cast(*second) if name == "head" else centred(*second))
 
         layers = []
         for i in range(arch.layers):
             at = f"layers.{i}"
-            query = linear(f"{at}.attention.query", width, width, f"{at}.norm_attention")
-            read = linear(f"{at}.attention.key_value", width, 2 * width, f"{at}.norm_attention")
-            project = Linear(np.hstack([query.weight, read.weight]), np.hstack([query.bias, read.bias]))
-            out = linear(f"{at}.attention.out", width, width)
-            layers.append(Layer(project, out, perceptron(f"{at}.perceptron", width, arch.hidden, width, f"{at}.norm_perceptron")))
+            query, query_bias = linear(f"{at}.attention.query", width, width, f"{at}.norm_attention")
+            read, read_bias = linear(f"{at}.attention.key_value", width, 2 * width, f"{at}.norm_attention")
+            out, out_bias = linear(f"{at}.attention.out", width, width)
+            root = (width / arch.heads) ** -0.5
+            layers.append(
+                Layer(
+                    cast(query * root, query_bias * root),
+                    cast(*np.split(read, 2, axis=1)).weight,
+                    cast(read[:, width:], query_bias).weight,
+                    centred(out, out_bias + read_bias[width:] @ out),
+                    perceptron(f"{at}.perceptron", width, arch.hidden, width, f"{at}.norm_perceptron"),
+                )
+            )
         pointers = arch.pointers * arch.pointer_width
+        query, query_bias = linear("pointer_query", width, pointers, "norm_asked")
+        root = arch.pointer_width**-0.5
         return cls(
             arch,
-            perceptron("context", *sizes["context"]),
-            perceptron("asked", *sizes["asked"]),
+            perceptron("context", arch.context_inputs, width, width),
+            perceptron("asked", arch.asked_inputs, width, width),
             tuple(layers),
-            linear("pointer_query", width, pointers, "norm_asked"),
-            linear("pointer_key", width, pointers, "norm_context"),
-            perceptron("head", *sizes["head"], "norm_asked"),
+            cast(query * root, query_bias * root),
+            cast(*linear("pointer_key", width, pointers, "norm_context")).weight,
+            perceptron("head", width, arch.hidden, arch.outputs, "norm_asked"),
         )
 
     def __call__(
@@ -128,36 +182,112 @@ class Engine:
         cut, at : (n, q) points seen, and position asked, of every question
         horizon : (n,) planned last step or NaN
         """
-        arch, dtype = self.arch, self.head.first.weight.dtype
-        c = self.context(context_inputs(x, y, arch).astype(dtype))
-        a = self.asked(asked_inputs(x, cut, at, horizon, arch).astype(dtype))
+        arch = self.arch
+        seen, asked = context_inputs(x, y, arch), asked_inputs(x, cut, at, horizon, arch)
+        out, pointed = np.empty((*at.shape, arch.outputs)), np.empty((*at.shape, arch.pointers))
+        # a curve is padded to tiles of its own, whatever the length of others
+        tiles = -(-cut.max(axis=1) // _TILE)
+        for count in np.unique(tiles):
+            alike = np.flatnonzero(tiles == count)
+            step = max(1, _TOKENS // (int(count) * _TILE + at.shape[1]))
+            for start in range(0, alike.size, step):
+                rows = alike[start : start + step]
+                out[rows], pointed[rows] = self._answers(seen[rows], asked[rows], y[rows], cut[rows], int(count))
         unit = np.take_along_axis(units(y, arch), cut - 1, axis=1)[:, :, None]
-        m = y.shape[1]
-        later = np.triu(np.full((m, m), _HIDDEN, dtype=dtype), 1)
-        beyond = np.where(np.arange(m) < cut[:, :, None], 0.0, _HIDDEN).astype(dtype)[:, None]
-        for layer in self.layers:
-            normed = normalised(c)
-            query, key, value = _split(layer.project(normed), 3, arch.heads)
-            asking = normalised(a).reshape(-1, arch.width) @ layer.project.weight[:, : arch.width]
-            asking += layer.project.bias[: arch.width]
-            (asked,) = _split(asking.reshape(a.shape), 1, arch.heads)
-            a += layer.out(_mix(asked, key, value, beyond))
-            a += layer.perceptron(normalised(a))
-            c += layer.out(_mix(query, key, value, later))
-            c += layer.perceptron(normalised(c))
-        c, a = normalised(c), normalised(a)
-        (query,) = _split(self.pointer_query(a), 1, arch.pointers)
-        (key,) = _split(self.pointer_key(c), 1, arch.pointers)
-        weight = _weights(query, key, beyond)
-        # a sum, not a product with a vector, whose rounding would depend on the number of curves
-        pointed = (weight * y[:, None, None]).sum(-1).transpose(0, 2, 1)
-        out = self.head(a).reshape(*at.shape, arch.components, -1).astype(np.float64)
+        out = out.reshape(*at.shape, arch.components, -1)
         share = out[..., 5:]
         share = share - share.mean(-1, keepdims=True) + 1 / arch.pointers
         loc = (share * pointed[:, :, None]).sum(-1) + unit * out[..., 1] + 0.3 * out[..., 2]
         scale = unit * np.exp(out[..., 3]) + np.exp(out[..., 4] - 4) + arch.least_scale
         mass = np.exp(out[..., 0] - out[..., 0].max(-1, keepdims=True))
         return mass / mass.sum(-1, keepdims=True), loc, scale
+
+    def _answers(self, seen: FloatArray, asked: FloatArray, y: FloatArray, cut: IntArray, count: int) -> tuple[Array, FloatArray]:
+        """Outputs (n, q, outputs) and what the pointers point at (n, q, pointers), of curves of `count` tiles each."""
+        arch, dtype = self.arch, self.pointer_key.dtype
+        n, q = cut.shape
+        m = count * _TILE
+        first, second = self.context(_tiles(seen[:, :m], dtype)), self.asked(_tiles(asked, dtype))
+        tokens = np.concatenate([first, second], axis=1)
+        # a seen token reads up to itself
+        until = np.concatenate(
+            [np.broadcast_to(np.arange(1, m + 1), (n, m)), cut, np.ones((n, -q % _TILE), dtype=np.int64)], axis=1
+        )
+        hidden = np.where(np.arange(m) < until.reshape(n, -1, 1, _TILE, 1), 0, _HIDDEN).astype(dtype)
+        for layer in self.layers:
+            z = _scaled(tokens)
+            read = z[:, :count]
+            query = np.matmul(z, layer.query.weight)
+            query += layer.query.bias
+            value = _by_head(np.matmul(read, layer.value), arch.heads)
+            weight, total = _weights(query, np.matmul(read, layer.key), hidden, arch.heads)
+            mixed = np.matmul(weight, value)
+            mixed /= total
+            joined = np.ascontiguousarray(mixed.swapaxes(2, 3)).reshape(tokens.shape)
+            tokens += np.matmul(joined, layer.out.weight)
+            tokens += layer.out.bias
+            tokens += layer.perceptron(_scaled(tokens))
+        z = _scaled(tokens)
+        a = z[:, count:]
+        query = np.matmul(a, self.pointer_query.weight)
+        query += self.pointer_query.bias
+        weight, total = _weights(query, np.matmul(z[:, :count], self.pointer_key), hidden[:, count:], arch.pointers)
+        values = np.zeros((n, m))
+        values[:, : y.shape[1]] = y[:, :m]
+        # a sum, not a product with a vector, whose rounding would depend on the number of curves
+        pointed = (weight * values[:, None, None, None]).sum(-1) / total[..., 0]
+        pointed = pointed.swapaxes(2, 3).reshape(n, -1, arch.pointers)
+        return self.head(a).reshape(n, -1, arch.outputs)[:, :q], pointed[:, :q]
+
+
+def _tiles(inputs: FloatArray, dtype: np.dtype[np.floating]) -> Array:
+    """(n, k, inputs) as (n, tiles, 16, inputs), padded with zeros."""
+    n, k, width = inputs.shape
+    out = np.zeros((n, -(-k // _TILE) * _TILE, width), dtype=dtype)
+    out[:, :k] = inputs
+    return out.reshape(n, -1, _TILE, width)
+
+
+def _scaled(x: Array) -> Array:
+    """Rows whose mean is 0 with variance 1 (1e-5 added to it, as torch does)."""
+    square = np.einsum("...i,...i->...", x, x)[..., None]
+    square *= 1.0 / x.shape[-1]
+    square += 1e-5
+    np.sqrt(square, out=square)
+    return np.asarray(x / square)
+
+
+def _by_head(x: Array, heads: int) -> Array:
+    """(n, tiles, 16, heads * d) of all seen tokens as a view (n, 1, heads, m, d)."""
+    n, tiles, _, width = x.shape
+    return x.reshape(n, 1, tiles * _TILE, heads, width // heads).swapaxes(2, 3)
+
+
+def _weights(query: Array, key: Array, hidden: Array, heads: int) -> tuple[Array, Array]:
+    """Exponentials (n, tiles, heads, 16, m) of the scores of queries (n, tiles, 16, heads * d), `hidden` added; and their sums."""
+    n, tiles, _, width = query.shape
+    query = query.reshape(n, tiles, _TILE, heads, width // heads).swapaxes(2, 3)
+    score = np.matmul(query, _by_head(key, heads).swapaxes(3, 4))
+    score += hidden
+    # the largest of a tile will do for its rows, and is found faster than that of each
+    weight = score - score.reshape(n, tiles, heads, -1).max(axis=-1)[..., None, None]
+    np.exp(weight, out=weight)
+    total = weight.sum(axis=-1, keepdims=True)
+    if total.min() < _LEAST:
+        weight = np.exp(score - score.max(axis=-1, keepdims=True))
+        total = weight.sum(axis=-1, keepdims=True)
+    return weight, total
+
+
+def _gelu_twice(x: Array) -> None:
+    """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), twice the GELU, in place."""
+    inner = x * x
+    inner *= _GELU * _CUBE
+    inner += _GELU
+    inner *= x
+    np.tanh(inner, out=inner)
+    inner += 1
+    x *= inner
 
 
 def gelu(x: Array) -> Array:
@@ -180,25 +310,3 @@ def normalised(x: Array) -> Array:
     variance = np.einsum("...i,...i->...", out, out)[..., None] / x.shape[-1]
     out /= np.sqrt(variance + 1e-5)
     return out
-
-
-def _split(x: Array, parts: int, heads: int) -> tuple[Array, ...]:
-    """(n, m, parts * width) as `parts` arrays (n, heads, m, width / heads)."""
-    n, m, _ = x.shape
-    return tuple(np.ascontiguousarray(x.reshape(n, m, parts, heads, -1).transpose(2, 0, 3, 1, 4)))
-
-
-def _weights(query: Array, key: Array, mask: Array) -> Array:
-    """Softmax of scaled scores (n, heads, q, m), with `mask` added."""
-    score = np.matmul(query * query.shape[-1] ** -0.5, key.transpose(0, 1, 3, 2))
-    score += mask
-    score -= score.max(-1, keepdims=True)
-    np.exp(score, out=score)
-    score /= score.sum(-1, keepdims=True)
-    return np.asarray(score)
-
-
-def _mix(query: Array, key: Array, value: Array, mask: Array) -> Array:
-    """Attention of queries (n, heads, q, d) to m keys and values, heads joined: (n, q, heads * d)."""
-    n, heads, q, d = query.shape
-    return np.asarray(np.matmul(_weights(query, key, mask), value).transpose(0, 2, 1, 3).reshape(n, q, heads * d))

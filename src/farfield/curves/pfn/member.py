@@ -16,7 +16,6 @@ from farfield.curves.pfn.architecture import FloatArray, IntArray
 from farfield.curves.pfn.model import LCPFN
 from farfield.predictive import Mixture
 
-_ROWS = 64
 # points of a curve that are read; more cost time and change little
 _POINTS = 32
 # points of a hidden tail that are asked; the others take the value of the next one asked
@@ -44,7 +43,7 @@ def network_forecasts(
             some = None if planned is None else planned[rest]
             middle[rest], back[rest] = network_forecasts(batch.take(rest), begins[rest], at[rest], metric, some)
         return middle, back
-    model = LCPFN.load("wide", double=True)
+    model = LCPFN.load("wide")
     normaliser = from_seen(seen, metric)
     z = np.clip(normaliser.forward(batch.y), 0.0, 1.0)
     kept = begins.sum(axis=2)
@@ -54,35 +53,33 @@ def network_forecasts(
     steps = np.linspace(0, 1, _TAIL)
     hidden = np.round(kept[:, 1:, None] + steps * (kept[:, :1, None] - 1 - kept[:, 1:, None])).astype(np.int64)
     known = np.take_along_axis(batch.x, hidden.reshape(n, -1), axis=1)
-    asked = np.concatenate([at, known], axis=1)
-    chosen, cuts, count = _thinned(kept)
+    # what is asked at a position does not depend on what else is: tails first, then positions from the last to the first
+    asked = np.concatenate([known, at[:, ::-1]], axis=1)
+    chosen, cuts = _thinned(kept)
     x, z = np.take_along_axis(batch.x, chosen, axis=1), np.take_along_axis(z, chosen, axis=1)
-    cut = np.concatenate([np.repeat(cuts[:, :1], m, axis=1), np.repeat(cuts[:, 1:], _TAIL, axis=1)], axis=1)
+    cut = np.concatenate([np.repeat(cuts[:, 1:], _TAIL, axis=1), np.repeat(cuts[:, :1], m, axis=1)], axis=1)
     horizon = np.full(n, np.nan) if planned is None else planned
     # a plan that ends before what is asked says nothing
     horizon = np.where(horizon >= at.max(axis=1), horizon, np.nan)
-    middle = np.empty(asked.shape)
-    order = np.argsort(count, kind="stable")
-    for start in range(0, n, _ROWS):
-        rows: IntArray = order[start : start + _ROWS]
-        longest = int(count[rows].max())
-        weights, loc, scale = model.engine(x[rows, :longest], z[rows, :longest], cut[rows], asked[rows], horizon[rows])
-        middle[rows, :m] = Normalised.by_run(Mixture(weights[:, :m], loc[:, :m], scale[:, :m]), normaliser[rows]).median()
-        # on the tails, where only the size of errors counts, the mean is near enough and needs no search
-        middle[rows, m:] = normaliser[rows].inverse(np.clip((weights * loc).sum(axis=2)[:, m:], 0.0, 1.0))
+    weights, loc, scale = model.engine(x, z, cut, asked, horizon)
+    hidden_count = tails * _TAIL
+    ahead = Mixture(weights[:, hidden_count:], loc[:, hidden_count:], scale[:, hidden_count:])
+    middle = Normalised.by_run(ahead, normaliser).median()[:, ::-1]
+    # on the tails, where only the size of errors counts, the mean is near enough and needs no search
+    mean = normaliser.inverse(np.clip((weights * loc)[:, :hidden_count].sum(axis=2), 0.0, 1.0))
     back = np.empty((n, tails, width))
     index = np.arange(width)
     for t in range(tails):
         ranks = (index[None, :, None] > hidden[:, t, None, :]).sum(axis=2).clip(0, _TAIL - 1)
-        back[:, t] = np.take_along_axis(middle[:, m + t * _TAIL : m + (t + 1) * _TAIL], ranks, axis=1)
-    return middle[:, :m], back
+        back[:, t] = np.take_along_axis(mean[:, t * _TAIL : (t + 1) * _TAIL], ranks, axis=1)
+    return middle, back
 
 
-def _thinned(kept: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+def _thinned(kept: IntArray) -> tuple[IntArray, IntArray]:
     """Of curves whose beginnings have `kept` (n, 1 + tails) points, at most _POINTS points that the network reads.
 
     Evenly spread ones, and the last of each beginning: their indices (n, width), padded with the last; how many of them lie in each
-    beginning (n, 1 + tails); how many there are (n,).
+    beginning (n, 1 + tails).
     """
     whole = kept[:, :1]
     even = np.round(np.linspace(0, 1, _POINTS - kept.shape[1] + 1) * (whole - 1)).astype(np.int64)
@@ -91,4 +88,4 @@ def _thinned(kept: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     # what is there twice becomes padding at the end
     first = np.diff(points, axis=1, prepend=-1) > 0
     cuts = (first[:, None] & (points[:, None] < kept[:, :, None])).sum(axis=2)
-    return np.sort(np.where(first, points, whole - 1), axis=1), cuts, first.sum(axis=1)
+    return np.sort(np.where(first, points, whole - 1), axis=1), cuts
