@@ -237,22 +237,25 @@ class Mixture(Predictive):
     def _quantile(self, q: FloatArray) -> FloatArray:
         n = int(np.prod(self.shape))
         out = np.empty((q.size, n))
-        for at, level in enumerate(q):
-            if level in (0.0, 1.0):
-                out[at] = (self._flat.low, self._flat.high)[int(level)]
-                continue
-            for block in self._blocks(n):
-                out[at, block] = self._solve(float(level), np.arange(n)[block])
+        for level, end in ((0.0, self._flat.low), (1.0, self._flat.high)):
+            out[q == level] = end
+        # all levels at once: what few rows cost does not depend on their number
+        within = np.flatnonzero((q > 0.0) & (q < 1.0))
+        levels, rows = np.repeat(q[within], n), np.tile(np.arange(n), within.size)
+        found = np.empty(rows.size)
+        for block in self._blocks(rows.size):
+            found[block] = self._solve(levels[block], rows[block])
+        out[within] = found.reshape(within.size, n)
         order = np.argsort(q, kind="stable")
         out[order] = np.maximum.accumulate(out[order], axis=0)
         return out.reshape(q.size, *self.shape)
 
-    def _bracket(self, level: float, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(low, start, high) around the quantile: it lies between the smallest and the largest of the components' own."""
+    def _bracket(self, level: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(low, start, high) around the quantile at each row's level, which lies between those of the components."""
         flat = self._flat
         df = flat.df if flat.df.ndim == 0 else flat.df[rows]
         loc, scale, weights = flat.loc[rows], flat.scale[rows], flat.weights[rows]
-        p = np.minimum(flat.below[rows] + level * flat.mass[rows], 1.0)[:, None] if self._bounded else np.full((1, 1), level)
+        p = np.minimum(flat.below[rows] + level * flat.mass[rows], 1.0)[:, None] if self._bounded else level[:, None]
         own = loc + scale * kernels.ppf(df, p)
         with np.errstate(invalid="ignore"):
             low, start, high = own.min(axis=1), _dot(weights, own), own.max(axis=1)
@@ -269,19 +272,20 @@ class Mixture(Predictive):
             while off.size:
                 end[off] = np.clip(end[off] + sign * step[off], a[off], b[off])
                 step[off] *= 4
-                off = off[sign * (self._cdf_rows(rows[off], end[off]) - level) < 0]
+                off = off[sign * (self._cdf_rows(rows[off], end[off]) - level[off]) < 0]
         return low, np.clip(np.where(np.isfinite(start), start, 0.5 * (low + high)), low, high), high
 
-    def _solve(self, level: float, rows: IntArray) -> FloatArray:
-        """Roots of cdf = level: Newton on the probit of the cdf, kept in a bracket, halved when Newton is slow.
+    def _solve(self, level: FloatArray, rows: IntArray) -> FloatArray:
+        """Roots of cdf = level, one of each row: Newton on the probit of the cdf, kept in a bracket, halved when Newton is slow.
 
         Ends when the cdf meets the level to rounding, or when the bracket or the step is down to neighbouring floats.
         """
         low, y, high = self._bracket(level, rows)
         out = y.copy()
         eps = float(np.finfo(np.float64).eps)
-        tolerance = 32 * eps * min(level, 1 - level) + eps * level
-        target = float(special.ndtri(level))
+        smaller = np.minimum(level, 1 - level)
+        tolerance = 32 * eps * smaller + eps * level
+        target = special.ndtri(level)
         active = np.arange(rows.size)
         before = np.full(rows.size, np.inf)
         for _ in range(400):
@@ -290,7 +294,7 @@ class Mixture(Predictive):
             probit = special.ndtri(error + level)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 slope = self._density_rows(rows[active], y)
-                near = np.abs(error) < 1e-5 * min(level, 1 - level)
+                near = np.abs(error) < 1e-5 * smaller
                 rise = np.where(near, -error, (target - probit) * np.exp(-0.5 * probit**2) / np.sqrt(2 * np.pi))
                 step = y + rise / slope
             newton = (step > low) & (step < high) & (np.abs(error) <= 0.5 * before)
@@ -301,6 +305,7 @@ class Mixture(Predictive):
             keep = ~done
             before = np.where(newton, np.abs(error), np.inf)[keep]
             active, y, low, high = active[keep], following[keep], low[keep], high[keep]
+            level, smaller, tolerance, target = level[keep], smaller[keep], tolerance[keep], target[keep]
             if not active.size:
                 break
         return out
