@@ -137,6 +137,34 @@ def wandb(folder: Path) -> Runs:
     return out
 
 
+def wandb_resumed(folder: Path) -> Runs:
+    """A run of three processes, two of which were stopped behind the checkpoint that the next one went on from."""
+    import wandb as writer
+
+    settings = writer.Settings(
+        console="off", disable_git=True, disable_code=True, x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        for part, (first, end) in enumerate(((0, 12), (8, 20), (18, 24))):
+            logged = writer.init(
+                project="fixtures", id="resumed1", name="resumed", config={"lr": 0.1, "part": part}, mode="offline", dir=scratch,
+                settings=settings, resume="allow",
+            )  # fmt: skip
+            for step in range(first, end):
+                row = {"loss": loss(step) + part}
+                logged.log(row | ({"val/loss": loss(step) + part} if step % 4 == 0 else {}), step=step)
+            logged.finish(exit_code=0 if part == 2 else 1)
+            time.sleep(2)  # the folders are named by the second
+        for source in Path(scratch).rglob("*.wandb"):
+            _wait_until_written(source)
+            (folder / source.parent.name).mkdir(parents=True)
+            shutil.copy(source, folder / source.parent.name / source.name)
+    spans = enumerate(((0, 8), (8, 18), (18, 24)))
+    kept = [(step, loss(step) + part) for part, (first, end) in spans for step in range(first, end)]
+    metrics = {"loss": kept, "val/loss": [(step, value) for step, value in kept if step % 4 == 0]}
+    return {"resumed": run(metrics, config={"lr": 0.1, "part": 2}, status="finished", n_overlap=6)}
+
+
 def _wait_until_written(file: Path) -> None:
     """wandb's own process writes the file and may be behind; wait until it has not grown for two seconds."""
     size, since = -1, time.monotonic()
@@ -400,6 +428,7 @@ WRITERS = {
         tensorboard,
         tensorboardx,
         wandb,
+        wandb_resumed,
         mlflow_sqlite,
         mlflow_files,
         optuna,

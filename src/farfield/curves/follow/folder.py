@@ -79,7 +79,11 @@ class LogFolder:
         """Every run as far as it was read, names unique."""
         read = [(follower, follower.runs()) for follower in self._followers.values()]
         self._owner = {id(run.metrics): (follower, run.name) for follower, runs in read for run in runs}
-        return unique([run for run in joined((follower.piece, runs) for follower, runs in read) if run.metrics])
+        found = unique([run for run in joined((follower.piece, runs) for follower, runs in read) if run.metrics])
+        live = {run.source: (follower, run.name) for follower, runs in read for run in runs}
+        for run in found:  # one that was resumed and joined belongs to the log that it goes on in
+            self._owner.setdefault(id(run.metrics), live[run.source])
+        return found
 
     def follower(self, run: RunLog) -> Follower:
         """Who follows a run that `runs` handed out last."""

@@ -66,6 +66,7 @@ class RunLog:
     status : one of ``farfield.curves.data.STATUSES``
     goals : metric -> ``min`` or ``max`` where the log itself says
     notes : what a person should know about how the run was read
+    part_of, began : where the log may be one of several of one run: what they share, and when (seconds) this one began
     """
 
     name: str
@@ -80,6 +81,8 @@ class RunLog:
     status: str = "unknown"
     goals: Mapping[str, Goal] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    part_of: str | None = None
+    began: float = np.inf
 
     def renamed(self, name: str) -> RunLog:
         """The same run under another name."""

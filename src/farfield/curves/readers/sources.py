@@ -24,6 +24,7 @@ from farfield.curves.readers import (
     mlflow,
     names,
     optuna,
+    resumed,
     sqlite,
     tensorboard,
     tfevents,
@@ -115,7 +116,7 @@ def find_runs(paths: Sequence[str | os.PathLike[str]], **options: Any) -> Found:
             _from_folder(Path(path), Path(path).resolve().name if len(paths) > 1 else "", options, found)
         else:
             found.runs += _from_file(Path(path), where_of(Path(path), None, ""), options)
-    found.runs = [run for run in found.runs if run.metrics]
+    found.runs = [run for run in resumed.join(found.runs) if run.metrics]
     if not found.runs:
         raise InputError(_nothing(paths, found))
     return Found(unique(found.runs), found.passed_over, found.problems)
@@ -291,12 +292,13 @@ def pieces_in(root: Path, prefix: str, kind: Callable[[Path], str | None]) -> It
 
 
 def joined(pieces: Iterable[tuple[Piece, Sequence[RunLog]]]) -> list[RunLog]:
-    """The runs of a folder's pieces: of a trainer's checkpoints the furthest, hyperparameters handed to the run they are of."""
+    """The runs of a folder's pieces: of a trainer's checkpoints the furthest, the parts of a resumed run as one, hyperparameters
+    handed to the run they are of."""
     plain: list[RunLog] = []
     events: list[RunLog] = []
     for piece, runs in pieces:
         (events if piece.kind == "tensorboard" else plain).extend(runs)
-    return _furthest_checkpoints(plain) + tensorboard.merge_hparams(events)
+    return _furthest_checkpoints(resumed.join(plain)) + tensorboard.merge_hparams(events)
 
 
 def _from_folder(root: Path, prefix: str, options: dict[str, Any], found: Found) -> None:

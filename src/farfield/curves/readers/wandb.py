@@ -2,12 +2,14 @@
 
 After a 7-byte head come 32 KiB blocks of pieces: CRC-32 (zlib, started with the type byte), u16 length, u8 type (1 whole,
 2 first, 3 middle, 4 last), payload. Records used: 2 history, 5 config, 17 run, 18 exit. Values are JSON text, in which NaN and
-Infinity occur bare or in quotes. A file without an exit record is a run that is live or was killed; it is called running.
+Infinity occur bare or in quotes. A run that is resumed begins a new file under its id (:mod:`farfield.curves.readers.resumed`). A
+file without an exit record is a run that is live or was killed; it is called running.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -43,6 +45,7 @@ class WandbLog:
         self._run: dict[str, str] = {}
         self._config: dict[str, Any] = {}
         self._status = "running"
+        self._began = math.inf
         self._points = PointLog()
         self.consumed = 0
         self._pending = b""  # the pieces so far of a record that goes on in the next block
@@ -80,6 +83,8 @@ class WandbLog:
                 group=run.get("group") or run.get("sweep"),
                 folder=run.get("project") or where.folder,
                 status=self._status,
+                part_of=f"wandb {run.get('entity', '')}/{run.get('project', '')}/{run['id']}" if "id" in run else None,
+                began=self._began,
             )
         ]
 
@@ -93,6 +98,7 @@ class WandbLog:
                 _config(record, a, b, self._config)
             elif number == 17:
                 _run(record, a, b, self._run, self._config)
+                self._began = min(self._began, _began(record, a, b))
             elif number == 18:
                 codes = [v for n, k, v, _ in wire.fields(record, a, b) if n == 1 and k == wire.VARINT]
                 self._status = "killed" if codes and codes[0] else "finished"
@@ -203,10 +209,19 @@ def _config(data: bytes, start: int, end: int, config: dict[str, Any]) -> None:
 
 
 def _run(data: bytes, start: int, end: int, run: dict[str, str], config: dict[str, Any]) -> None:
-    """One run record {1: id, 3: project, 4: config, 6: group, 8: display name, 12: sweep}."""
-    names = {1: "id", 3: "project", 6: "group", 8: "name", 12: "sweep"}
+    """One run record {1: id, 2: entity, 3: project, 4: config, 6: group, 8: display name, 12: sweep}."""
+    names = {1: "id", 2: "entity", 3: "project", 6: "group", 8: "name", 12: "sweep"}
     for number, kind, a, b in wire.fields(data, start, end):
         if kind == wire.BYTES and number in names:
             run[names[number]] = wire.text(data, a, b)
         elif kind == wire.BYTES and number == 4:
             _config(data, a, b, config)
+
+
+def _began(data: bytes, start: int, end: int) -> float:
+    """When the process of a run record {17: time {1: seconds, 2: nanoseconds}} began; infinity where it does not say."""
+    for number, kind, a, b in wire.fields(data, start, end):
+        if number == 17 and kind == wire.BYTES:
+            parts = {n: wire.signed(v) for n, k, v, _ in wire.fields(data, a, b) if k == wire.VARINT}
+            return parts.get(1, 0) + parts.get(2, 0) / 1e9
+    return math.inf
