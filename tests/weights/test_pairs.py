@@ -10,12 +10,14 @@ import pytest
 from farfield import formats
 from farfield.weights import exact, pairs
 from farfield.weights.edits import DeltaEdit, Linear, Weighted
+from farfield.weights.kernel import combine
 
 EDITS: list[DeltaEdit] = [
     *(Linear((-a,)) for a in (0.3, 1 / 3, -0.7, 1.1, 25.1, 1e-5, 60000.1)),
     Weighted((0.3, 0.4)),
     Weighted((0.1, -0.35)),
     Linear((0.3,), base_weight=0.9),
+    Linear((0.3,), base_weight=0.7),  # sums to 1 less half of float64's last place
 ]
 
 
@@ -86,6 +88,72 @@ def test_decimals_bring_ties_and_all_but_few_are_settled() -> None:
     some = np.flatnonzero(step)[:2000]
     for got, value in zip(done[0][some].tolist(), slowly(Linear((-0.3,)), second[some], first[some]), strict=True):
         assert got == rounded(value)
+
+
+def all_mantissas(gaps: tuple[int, ...]) -> tuple[formats.Raw, formats.Raw]:
+    """Every pair of mantissas, of either sign, exponents as far apart as given."""
+    x, y = (m.ravel() for m in np.meshgrid(np.arange(128) + (120 << 7), np.arange(128)))
+    first = np.concatenate([x for _ in gaps for _ in range(2)])
+    second = np.concatenate([y + ((120 + gap) << 7) + sign for gap in gaps for sign in (0, 0x8000)])
+    flip = np.random.default_rng(0).integers(0, 2, first.size) << 15
+    return (first ^ flip).astype("<u2"), (second ^ flip).astype("<u2")
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.7, -0.3, 0.35, 1 / 3, 0.01, 3.3, 0.5, -0.75, 0.381966])
+def test_every_pair_of_mantissas(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit = Linear((-alpha,))
+    terms = edit.terms(None)
+    assert terms is not None
+    way = pairs.pair_for(terms, 1 << 19)
+    decimal = isinstance(way, pairs.PairDecimal)
+    reach = way.reach if isinstance(way, pairs.PairDecimal | pairs.PairBF16) else 9
+    first, second = all_mantissas((1 - reach, 3 - reach, -2, -1, 0, 1, 2, reach - 2, reach - 1))
+    want = combine(edit, None, [formats.widen(r, "BF16") for r in (first, second)], 0, "BF16", "BF16")
+    if decimal:  # on its own, what others would settle being left
+        monkeypatch.setattr(pairs.PairNear, "__call__", None)
+        monkeypatch.setattr(pairs.PairNear, "_settle", lambda self, a, b, out, left: left)
+    assert way is not None
+    done = way(first, second)
+    assert done is not None
+    out, left = done
+    decided = np.setdiff1d(np.arange(first.size), left)
+    assert decided.size > 0.99 * first.size
+    np.testing.assert_array_equal(out[decided], want[decided])
+    some = np.random.default_rng(1).choice(decided, 300, replace=False)
+    for got, value in zip(out[some].tolist(), slowly(edit, first[some], second[some]), strict=True):
+        assert got == rounded(value) or (value == 0 and got & 0x7FFF == 0)
+
+
+def test_decimals_have_a_way_of_their_own() -> None:
+    kinds = {a: type(pairs.pair_for(Linear((-a,)).terms(None), 8)) for a in (0.3, 1 / 3, 0.25, 0.123456, 0.999)}  # type: ignore[arg-type]
+    assert kinds[0.3] is kinds[1 / 3] is pairs.PairDecimal
+    assert kinds[0.25] is pairs.PairBF16
+    assert kinds[0.123456] is kinds[0.999] is pairs.PairNear
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.381966])
+@pytest.mark.parametrize("n", [0, 1, 2, 4097, 9000])
+def test_what_is_rare_is_named_or_right(alpha: float, n: int) -> None:
+    """Zeros, subnormal and huge numbers, infinities and NaN among ordinary ones, numbers of any count, buffers used again."""
+    edit = Linear((-alpha,))
+    way = pairs.pair_for(edit.terms(None), 9000)  # type: ignore[arg-type]
+    assert way is not None
+    for strange in ([], [0, 0x8000, 1, 0x8001, 0x7F, 0x80], [0x6F80, 0x7700, 0x7F7F], [0x7F80, 0xFF80, 0x7FC0, 0xFFFF]):
+        first, second = (raw.copy() for raw in close_pairs(n))
+        for k, bits in enumerate(strange):
+            for j, other in enumerate([*strange, 0x3F80, 0]):
+                at = 7 * (k * 9 + j)
+                first[at : at + 1], second[at : at + 1] = bits, other
+        want = combine(edit, None, [formats.widen(r, "BF16") for r in (first, second)], 0, "BF16", "BF16")
+        done = way(first, second)
+        if done is None:
+            assert max(strange, default=0) > 0x6000
+            continue
+        decided = np.setdiff1d(np.arange(n), done[1])
+        got, exactly = done[0][decided], want[decided]
+        differ = (got != exactly) & ~(((got | exactly) & 0x7FFF) == 0)
+        assert not differ.any()
+        assert decided.size >= n - 80
 
 
 def test_where_no_short_way_applies() -> None:

@@ -1,14 +1,23 @@
-"""A pair of BF16 checkpoints to BF16, the common case, in float32: the same bits as the exact way, several times faster.
+"""A pair of BF16 checkpoints to BF16, the common case, in float32: the same bits as the exact way, many times faster.
 
-Two ways. Weights of few digits (1.5 and -0.5): products and sum are float32 numbers, and only the last rounding is one
-(:class:`PairBF16`). Any other weights (1.3 and -0.3): the float32 result is off by a few of its last places, so that its rounding
-to BF16 is in doubt for few elements; those are evaluated with the errors of every operation in float64 (:class:`PairNear`).
+Three ways, each proven for the elements that it decides; the others it names.
+
+- Weights of few binary digits (1.5 and -0.5): products and sum are float32 numbers, and only the last rounding is one
+  (:class:`PairBF16`).
+- Decimal factors (1.3 and -0.3): float64's 0.3 is 3/10 less about 1e-17. The integer 13 x - 3 y is exact in float32 and a tenth
+  of it is off by two last places. Either that lies at the middle of two BF16 numbers, and then the 1e-17 says which is nearer,
+  or it keeps a distance from the middle that is larger than those two places (:class:`PairDecimal`).
+- Any other weights: the float32 result is off by a few of its last places, so that its rounding is in doubt for few elements;
+  those are evaluated with the errors of every operation in float64 (:class:`PairNear`).
+
+The first two work on words of two numbers, the even ones in their low halves: a shift and a mask make float32 of them.
 """
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +32,28 @@ _CANCEL = np.float32(8.0)  # a step more than this many times the result cancels
 # The error of u x + c d in float32, d = y - x, in units 2^-24 of the result's magnitude: weights and products give 2 for u x and 3
 # for c d, the sum 1; with |c d| <= 8 |result| and |u x| <= 9 |result| that is 43, and a unit of 2^-24 is at most one last place.
 _DOUBT = 48
+_MOST_LEFT = 16  # a way that would leave more than one in so many elements is not taken
+_UPPER = np.uint32(0xFFFF0000)
+# Twice the BF16 patterns of 2^79 and of the least normal number: outside of these a result is looked at again. Operands that differ
+# by 0x7800 in their patterns, which their doubled difference would hide, have a result above, as weights are 2^-16 or more.
+_HUGE, _SUBNORMAL = 0xCE00, 0x0100
+_ROW = 4096  # elements that are searched together for the few that a way leaves
+_PLACES = 3  # by how many last places of float32 N / q may be off: two from the product and 1 / q, and one to spare
 
 
 def pair_for(terms: Terms, size: int) -> PairBF16 | PairNear | None:
-    """The way for these terms, with buffers for `size` elements, or None where neither applies."""
+    """The way for these terms, with buffers for `size` elements, or None where none applies."""
     if len({i for _, i in terms}) != 2 or any(i > 1 or not math.isfinite(w) for w, i in terms):
         return None
     if reach_of_pair(terms) > 0:
         return PairBF16(terms, size)
-    return PairNear(terms, size) if PairNear.applies(terms) else None
+    if not PairNear.applies(terms):
+        return None
+    return PairDecimal(terms, size) if PairDecimal.of(terms) is not None else PairNear(terms, size)
 
 
 def reach_of_pair(terms: Terms) -> int:
-    """How many powers of two the operands of a BF16 pair may lie apart so that :func:`pair_bf16` is exact; 0 where it never is.
+    """How many powers of two the operands of a BF16 pair may lie apart so that :class:`PairBF16` is exact; 0 where it never is.
 
     The products are float32 numbers if the weights have at most 16 digits, and their sum is one if it has at most 24: it is a
     multiple of the smaller operand's last place times the weights' common unit.
@@ -53,92 +71,138 @@ def reach_of_pair(terms: Terms) -> int:
 
 def pair_weights(terms: Terms) -> tuple[float, float] | None:
     """The weights of operands 0 and 1, where their sums are float64 numbers; None where not, or where one is 0."""
-    sums = [sum((Fraction(w) for w, i in terms if i == operand), Fraction(0)) for operand in (0, 1)]
+    sums = [_sum_of(terms, operand) for operand in (0, 1)]
     floats = [float(s) for s in sums]
     if any(i > 1 for _, i in terms) or any(Fraction(f) != s or not f for f, s in zip(floats, sums, strict=True)):
         return None
     return floats[0], floats[1]
 
 
-class PairBF16:
-    """w_0 x_0 + w_1 x_1 of BF16 numbers, to BF16, in float32 and in place: the same bits as the exact way, several times faster.
+class _Words:
+    """Buffers of one thread for BF16 numbers taken two by two: float32 numbers, first those at even places, then the others."""
+
+    def __init__(self, size: int) -> None:
+        size += size % 2
+        self._x, self._y = (np.zeros(size, np.float32) for _ in range(2))
+        self._spare = np.empty(size, np.uint32)
+        self._out, self._half = np.empty(size, "<u2"), np.empty(size, "<u2")
+
+    def widen(self, raw: Raw, out: NDArray[np.float32]) -> None:
+        words, bits, half = raw.view("<u4"), out.view(np.uint32), raw.size // 2
+        np.left_shift(words, np.uint32(16), out=bits[:half])
+        np.bitwise_and(words, _UPPER, out=bits[half:])
+
+    def pack(self, bits: NDArray[np.uint32]) -> Raw:
+        """The upper halves of the numbers, in the order of the raw ones; `bits` is used up."""
+        half = bits.size // 2
+        even, others, out = bits[:half], bits[half:], self._out[: bits.size]
+        np.right_shift(even, np.uint32(16), out=even)
+        np.bitwise_and(others, _UPPER, out=others)
+        np.bitwise_or(even, others, out=out.view("<u4"))
+        return out
+
+    def apart(self, first: Raw, second: Raw, limit: int) -> NDArray[np.intp]:
+        """Elements whose patterns without their signs differ by `limit` or more."""
+        apart = self._half[: first.size]
+        np.subtract(first, second, out=apart)
+        np.add(apart, apart, out=apart)  # the sign's bit leaves
+        return _beyond(apart.view("<i2"), 1 - 2 * limit, 2 * limit - 1)
+
+    def outside(self, out: Raw, least: int) -> NDArray[np.intp]:
+        """Elements whose doubled patterns are below `least`, or those of huge numbers."""
+        twice = self._half[: out.size]
+        np.add(out, out, out=twice)
+        return _beyond(twice, least, _HUGE - 1)
+
+
+def _beyond(values: NDArray[Any], least: int, most: int) -> NDArray[np.intp]:
+    """Where values are below `least` or above `most`; few are, and only rows that hold one are looked through."""
+    whole = values.size - values.size % _ROW
+    rows = values[:whole].reshape(-1, _ROW)
+    hit = rows.max(axis=1) > most
+    if least:
+        hit |= rows.min(axis=1) < least
+    found = [whole + np.flatnonzero((values[whole:] < least) | (values[whole:] > most))]
+    if hit.any():
+        at = np.flatnonzero(hit)
+        row, column = np.nonzero((rows[at] < least) | (rows[at] > most))
+        found.insert(0, at[row] * _ROW + column)
+    return np.concatenate(found)
+
+
+class PairBF16(_Words):
+    """w_0 x_0 + w_1 x_1 of BF16 numbers, to BF16, in float32 and in place, where products and sum are exact.
 
     Holds the buffers of one thread; `reach` is :func:`reach_of_pair` of the terms, above 0.
     """
 
     def __init__(self, terms: Terms, size: int) -> None:
+        super().__init__(size)
         weights = pair_weights(terms)
         assert weights is not None
         self.weights = tuple(np.float32(w) for w in weights)
         self.reach = reach_of_pair(terms)
-        self._wide = [np.zeros(size, np.float32), np.zeros(size, np.float32)]
-        self._odd = np.empty(size, np.uint32)
-        self._size = [np.empty(size, np.uint16), np.empty(size, np.uint16)]
 
     def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
-        """Raw bits and the elements among them that are still to be evaluated exactly; None where that would be too many, or
-        where a number is too large for float32 products."""
+        """Raw bits, which the next call overwrites, and the elements among them that are still to be evaluated exactly; None where
+        that would be too many."""
         n = first.size
-        a, b = self._size[0][:n], self._size[1][:n]
-        np.bitwise_and(first, np.uint16(0x7FFF), out=a)
-        np.bitwise_and(second, np.uint16(0x7FFF), out=b)
-        if max(int(a.max(initial=0)), int(b.max(initial=0))) >= _LARGE:
+        if n % 2:
+            return _without_last(self(*_made_even(first, second)))
+        left = self.apart(first, second, self.reach * 128)
+        if left.size > n // _MOST_LEFT:
             return None
-        apart = a.view(np.int16)
-        apart -= b.view(np.int16)
-        limit = self.reach * 128
-        left = np.empty(0, np.intp)
-        if int(apart.max(initial=0)) >= limit or int(apart.min(initial=0)) <= -limit:
-            left = np.flatnonzero((apart >= limit) | (apart <= -limit))
-            if left.size > n // 16:
-                return None
-        x, y, odd = self._wide[0][:n], self._wide[1][:n], self._odd[:n]
-        x.view(np.uint32)[:] = first
-        y.view(np.uint32)[:] = second
-        bits = x.view(np.uint32)
-        np.left_shift(bits, np.uint32(16), out=bits)
-        np.left_shift(y.view(np.uint32), np.uint32(16), out=y.view(np.uint32))
-        with np.errstate(over="ignore"):
+        x, y, odd = self._x[:n], self._y[:n], self._spare[:n]
+        self.widen(first, x)
+        self.widen(second, y)
+        with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(x, self.weights[0], out=x)
-            np.multiply(y, self.weights[1], out=y)
+            if self.weights[1] != 1:
+                np.multiply(y, self.weights[1], out=y)
             np.add(x, y, out=x)
+        bits = x.view(np.uint32)
         np.right_shift(bits, np.uint32(16), out=odd)
         np.bitwise_and(odd, np.uint32(1), out=odd)
         np.add(bits, odd, out=bits)
         np.add(bits, np.uint32(0x7FFF), out=bits)
-        np.right_shift(bits, np.uint32(16), out=bits)
-        return bits.astype("<u2"), left
+        out = self.pack(bits)
+        large = self.outside(out, 0)
+        if large.size > n // _MOST_LEFT:
+            return None
+        return out, np.union1d(left, large) if large.size else left
 
 
-class PairNear:
+class PairNear(_Words):
     """w_0 x_0 + w_1 x_1 of BF16 numbers, to BF16, for any weights: as u x_0 + c (x_1 - x_0) in float32.
 
     Holds the buffers of one thread.
     """
 
     def __init__(self, terms: Terms, size: int) -> None:
-        self.terms = terms
-        self.whole, self.step = _split_weights(terms)
-        self._x, self._y, self._r, self._s = (np.zeros(size, np.float32) for _ in range(4))
-        self._size = np.empty(size, np.uint16)
-        self._flags = [np.empty(size, np.bool_) for _ in range(2)]
+        super().__init__(size)
+        whole, step = _split_weights(terms)
+        self.whole, self.step = float(whole), float(step)
+        self.settles = whole == 1 and Fraction(self.step) == step
+        self._step = np.empty(self._x.size, np.float32)
+        self._flags = [np.empty(self._x.size, np.bool_) for _ in range(2)]
 
     @staticmethod
     def applies(terms: Terms) -> bool:
         """Whether float32 holds the weights to 2^-24 of their size, and products of numbers below 2^97 with them."""
-        whole, step = _split_weights(terms)
-        return all(2.0**-20 <= abs(w) < 2.0**16 for w in (whole, step))
+        return all(2.0**-20 <= abs(float(w)) < 2.0**16 for w in _split_weights(terms))
 
     def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
-        """Raw bits and the elements among them that are still to be evaluated exactly; None where a number is too large."""
+        """Raw bits, which the next call overwrites, and the elements among them that are still to be evaluated exactly; None
+        where a number is too large."""
         n = first.size
-        size = self._size[:n]
+        if n % 2:
+            return _without_last(self(*_made_even(first, second)))
         for raw in (first, second):
-            if int(np.bitwise_and(raw, np.uint16(0x7FFF), out=size).max(initial=0)) >= _LARGE:
+            if int(np.bitwise_and(raw, np.uint16(0x7FFF), out=self._half[:n]).max(initial=0)) >= _LARGE:
                 return None
-        x, y, r, s = (b[:n] for b in (self._x, self._y, self._r, self._s))
-        for raw, wide in ((first, x), (second, y)):
-            np.left_shift(raw, np.uint32(16), out=wide.view(np.uint32), dtype=np.uint32)
+        x, y, s, r = (b[:n] for b in (self._x, self._y, self._step, self._spare.view(np.float32)))
+        self.widen(first, x)
+        self.widen(second, y)
         np.subtract(y, x, out=s)
         np.multiply(s, np.float32(self.step), out=s)
         if self.whole == 1:
@@ -146,11 +210,11 @@ class PairNear:
         else:
             np.multiply(x, np.float32(self.whole), out=r)
             np.add(r, s, out=r)
-        near, other = self._flags[0][:n], self._flags[1][:n]
+        near, other, low = self._flags[0][:n], self._flags[1][:n], self._half[:n]
         bits = r.view(np.uint32)
-        np.copyto(size, bits, casting="unsafe")  # the low half
-        np.subtract(size, np.uint16(0x8000 - _DOUBT), out=size)
-        np.less_equal(size, np.uint16(2 * _DOUBT), out=near)
+        np.copyto(low, bits, casting="unsafe")
+        np.subtract(low, np.uint16(0x8000 - _DOUBT), out=low)
+        np.less_equal(low, np.uint16(2 * _DOUBT), out=near)
         np.abs(s, out=s)
         scaled = y
         np.multiply(r, _CANCEL, out=scaled)
@@ -161,33 +225,108 @@ class PairNear:
             np.less(scaled, _CANCEL * _TINY, out=other)
             np.logical_or(near, other, out=near)
         np.add(bits, np.uint32(0x8000), out=bits)  # ties are among those in doubt
-        np.right_shift(bits, np.uint32(16), out=bits)
-        out = bits.astype("<u2")
+        out = self.pack(bits)
         left = np.flatnonzero(near)
-        if left.size and self.whole == 1:
-            left = self._settle(first, second, out, left)
-        return out, left
+        left = np.where(left < n // 2, 2 * left, 2 * left - (n - 1))
+        return out, self._settle(first, second, out, left) if left.size and self.settles else left
 
     def _settle(self, first: Raw, second: Raw, out: Raw, left: NDArray[np.intp]) -> NDArray[np.intp]:
         """Evaluate elements x + c d in float64 with the error of every operation; those returned are still to be evaluated.
 
         x + c d = sum + rest exactly, rest being what the product and both sums lose, so sum rounded to odd in the direction of
-        rest rounds on as the exact value does. Only a zero, whose sign is the exact way's business, and a d that float64 does
-        not hold are left.
+        rest rounds on as the exact value does. Only a zero, whose sign is the exact way's business, a d that float64 does not
+        hold and what is not finite are left.
         """
-        x, y = (formats.widen(raw[left], "BF16") for raw in (first, second))
-        d, lost = two_sum(y, -x)
-        small, product = two_product(self.step, d)
-        total, missing = two_sum(x, product)
-        missing, least = two_sum(missing, small)
-        total, missing = two_sum(total, missing)
-        rest: FloatArray = missing + least
-        out[left] = formats.round_to(odd(total, rest), "BF16")
-        unsettled: NDArray[np.intp] = left[(lost != 0) | (total == 0)]
+        with np.errstate(invalid="ignore"):
+            x, y = (formats.widen(raw[left], "BF16") for raw in (first, second))
+            d, lost = two_sum(y, -x)
+            small, product = two_product(self.step, d)
+            total, missing = two_sum(x, product)
+            missing, least = two_sum(missing, small)
+            total, missing = two_sum(total, missing)
+            rest: FloatArray = missing + least
+            out[left] = formats.round_to(odd(total, rest), "BF16")
+            unsettled: NDArray[np.intp] = left[(lost != 0) | (total == 0) | ~np.isfinite(total)]
         return unsettled
 
 
-def _split_weights(terms: Terms) -> tuple[float, float]:
-    """The sum of both weights, and that of operand 1, each rounded once."""
-    whole = sum((Fraction(w) for w, _ in terms), Fraction(0))
-    return float(whole), float(sum((Fraction(w) for w, i in terms if i == 1), Fraction(0)))
+class PairDecimal(PairNear):
+    """x_0 + c (x_1 - x_0) of BF16 numbers, to BF16, where c is the float64 number nearest to a fraction of a few digits.
+
+    With weights p_0 / q + e and p_1 / q - e, p_0 + p_1 = q, the result is N / q + e (x_0 - x_1), N = p_0 x_0 + p_1 x_1. Where the
+    operands lie less than `reach` powers of two apart, N is a float32 number. The middle of two BF16 numbers times q is a
+    multiple of the unit that N is one of, so N / q is the middle, or away from it by a unit over q, which is at least eight of
+    its last places; the product of N and 1 / q is wrong by at most two of them. Middles that are nearer than four are rounded
+    as e (x_0 - x_1) has it, by what is added before the lower half is dropped, and all others to the nearest.
+    """
+
+    def __init__(self, terms: Terms, size: int) -> None:
+        super().__init__(terms, size)
+        found = PairDecimal.of(terms)
+        assert found is not None
+        (first, second, whole), tail, self.reach = found
+        self._parts, self._over = (np.float32(first), np.float32(second)), np.float32(1 / whole)
+        up, down = 0x8000 + _PLACES, 0x7FFF - _PLACES
+        # what e (x_0 - x_1) of the result's sign adds, and how much more (as an unsigned number) the other sign does
+        self._same, self._more = (np.uint32(v) for v in ((up, 2**32 + down - up) if tail > 0 else (down, up - down)))
+
+    @staticmethod
+    def of(terms: Terms) -> tuple[tuple[int, int, int], Fraction, int] | None:
+        """p_0, p_1 and q, e, and the reach; None where these weights have none."""
+        first, second = (_sum_of(terms, i) for i in (0, 1))
+        near = second.limit_denominator(512)
+        p, q = near.numerator, near.denominator
+        tail = near - second
+        most = abs(p) + abs(q - p)
+        reach = (4096 // most).bit_length() - 1  # 2^reach most <= 2^12
+        if first + second != 1 or Fraction(float(second)) != second or tail == 0 or p == 0 or p == q or reach < 4:
+            return None
+        return ((q - p, p, q), tail, reach) if abs(tail) < abs(second) / 2**40 else None
+
+    def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
+        n = first.size
+        if n % 2:
+            return _without_last(self(*_made_even(first, second)))
+        left = self.apart(first, second, self.reach * 128)
+        if left.size > n // _MOST_LEFT:
+            return super().__call__(first, second)
+        x, y, sign = self._x[:n], self._y[:n], self._spare[:n]
+        self.widen(first, x)
+        self.widen(second, y)
+        bits = x.view(np.uint32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(x, y, out=sign.view(np.float32))
+            np.multiply(x, self._parts[0], out=x)
+            np.multiply(y, self._parts[1], out=y)
+            np.add(x, y, out=x)
+            np.multiply(x, self._over, out=x)
+        np.bitwise_xor(sign, bits, out=sign)
+        np.right_shift(sign, np.uint32(31), out=sign)
+        np.multiply(sign, self._more, out=sign)
+        np.add(bits, sign, out=bits)
+        np.add(bits, self._same, out=bits)
+        out = self.pack(bits)
+        again = self.outside(out, _SUBNORMAL)
+        again = again[((first[again] | second[again]) & np.uint16(0x7FFF)) != 0]  # 0 and 0 make 0
+        if again.size > n // _MOST_LEFT:
+            return super().__call__(first, second)
+        left = np.union1d(left, again) if again.size else left
+        return out, self._settle(first, second, out, left) if left.size else left
+
+
+def _made_even(first: Raw, second: Raw) -> tuple[Raw, Raw]:
+    zero = np.zeros(1, "<u2")
+    return np.concatenate([first, zero]), np.concatenate([second, zero])
+
+
+def _without_last(done: tuple[Raw, NDArray[np.intp]] | None) -> tuple[Raw, NDArray[np.intp]] | None:
+    return None if done is None else (done[0][:-1], done[1][done[1] < done[0].size - 1])
+
+
+def _sum_of(terms: Terms, operand: int) -> Fraction:
+    return sum((Fraction(w) for w, i in terms if i == operand), Fraction(0))
+
+
+def _split_weights(terms: Terms) -> tuple[Fraction, Fraction]:
+    """The sum of both weights, and that of operand 1."""
+    return sum((Fraction(w) for w, _ in terms), Fraction(0)), _sum_of(terms, 1)
