@@ -50,7 +50,7 @@ def backtest(
     ----------
     estimate, method, lr_schedule, level : as in `farfield.forecast`
     reaches : how far beyond its cut each run's end is to lie, as last x over cut x; each above 1
-    n_boot : resamples (of whole groups) of the scores' intervals
+    n_boot, rng : resamples (of whole groups) of the scores' intervals, and their seed
 
     Raises InputError where no run is long enough to be cut, or a reach is not above 1.
     """

@@ -49,7 +49,16 @@ _DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured: its name, whether smaller or larger is better, and the hard bounds of its values."""
+    """What is measured.
+
+    Attributes
+    ----------
+    name : as it was logged
+    goal : ``min`` or ``max``, which way is better
+    lower, upper : hard bounds of its values; infinite where it has none
+
+    Raises InputError for another goal, or bounds that leave no room.
+    """
 
     name: str = "y"
     goal: Goal = "min"

@@ -58,6 +58,15 @@ class GapResult:
 
     `inside`, `reference` and `beyond` are in the score's own units; `gap`, `difficulty` and `extrapolation` are positive where
     it is worse beyond. `reference`, `difficulty` and `extrapolation` are None without a reference.
+
+    Attributes
+    ----------
+    model, scoring, split, seed : what was asked for
+    inside, beyond, reference, gap, difficulty, extrapolation : values with intervals of coverage `level`
+    unit : what was resampled, rows or groups; selection : on what the model's own choices were made
+    regions : names of the regions, `per_split` has a row for each and every repeat
+    per_row : a row for each scored row, None where the score is no mean over rows; draws : (n_boot, 3) resampled scores
+    evidence, warnings : what the intervals rest on; what a reader must know
     """
 
     model: str

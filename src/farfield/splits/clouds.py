@@ -50,6 +50,7 @@ class ClusterSplit(RegionSplitter):
     embed : function X -> (n, d), where the samples are not numbers themselves
     metric : ``cosine`` (unit vectors) or ``euclidean`` (columns scaled)
     leave_out : clusters left out at a time
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     Distance: to the nearest seen row over the extent of the seen rows. Source: Zhan et al. 2022 (arXiv 2204.11447), section 3.
     """
@@ -109,6 +110,7 @@ class NeighborResample(RegionSplitter):
     mode : ``both``: :meth:`split` gives the pair (without, test) and then (with, test) of each repeat; ``far`` or ``near``: one
     embed, metric : as in :class:`ClusterSplit`
     test : indices of the test rows, or a share of the rows (None: a fifth), drawn in each repeat
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     In :meth:`regions` the rows beyond are the test rows, ``train`` is the set without their neighbours and ``reference`` the set
     with them, so that *extrapolation* is a paired difference over the same test rows. Source: Zhan et al. 2022, section 3.
@@ -183,6 +185,7 @@ class EnvironmentSplit(RegionSplitter):
     Parameters
     ----------
     leave_out : environments left out at a time
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     A share of every seen environment is held out inside (DomainBed's in/out split; Gulrajani & Lopez-Paz 2021, section 4).
     Distance: to the nearest seen row over the extent of the seen rows where the samples are numbers, else NaN.
@@ -222,6 +225,7 @@ class DistanceSplit(RegionSplitter):
     metric : ``mahalanobis``: from the mean, in the covariance of all rows; ``knn``: from the k-th nearest other row
     k : which neighbour
     quantile : share of the rows beyond
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     Distance: how much larger the measure is than its largest seen value, over that value.
     """
@@ -266,6 +270,7 @@ class HullSplit(RegionSplitter):
     components : principal components in which the hull is taken; needed for more than about ten columns, where nearly every
         sample is outside
     beyond_only : False lets :meth:`split` test on all held-out rows
+    n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     `inside_size` is the share held out in all. Distance: to the hull over the extent of the training samples.
     """
@@ -312,6 +317,7 @@ class InterventionSplit(RegionSplitter):
     support : ``box``: every action within `scale` standard deviations of its median; ``ball``: Mahalanobis distance from the
         mean up to `scale` sqrt(k); ``hull``: in the convex hull of the rows in that ball
     scale : size of the support
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     Distance: outside the support of the seen actions, over their extent.
     """

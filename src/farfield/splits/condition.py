@@ -138,6 +138,7 @@ class ConditionSplit(RegionSplitter):
     Parameters
     ----------
     beyond : the condition, in the grammar of :mod:`farfield.splits.condition`; X must be a data frame
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     Rows that lack a value the condition needs are neither seen nor beyond, with a warning that counts them. Rows that satisfy it
     and yet lie within what is seen (of the columns named: inside the hull of the seen values, in categories seen together) are no

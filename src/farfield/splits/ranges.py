@@ -79,6 +79,7 @@ class RangeSplit(RegionSplitter):
     threshold : the edge instead of a quantile; a pair for ``both`` and ``inner``
     side : ``upper``, ``lower``, ``both``, or ``inner``: a hole within the range, the control of interpolation
     gap : width of a buffer before the edge whose rows are neither seen nor beyond, in units of the feature
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     Distance: to the nearest seen value, over the range of the seen values.
     """
@@ -119,6 +120,7 @@ class LengthSplit(RegionSplitter):
     train_max : longest seen
     buckets : ``geometric``: (L, f L], (f L, f^2 L], ... with L = `train_max` and f = `factor`; or the upper edges themselves
     factor : ratio of the edges
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     Reach is length / `train_max`.
     """
@@ -182,6 +184,7 @@ class HorizonSplit(RegionSplitter):
     time : name or number of the column of times (numbers or dates; dates count days)
     cutoff : last time seen
     horizons : ends of the regions after the cutoff, rising, in units of the time
+    inside_size, n_repeats, max_train, n_reference, random_state : as in :class:`RegionSplitter`
 
     The rows inside are one block in the middle of what is seen, since its end would be a horizon already. Distance: time since the
     cutoff over the time seen.

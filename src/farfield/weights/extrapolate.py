@@ -78,6 +78,7 @@ def extrapolate(
     rounding, seed : ``stochastic`` rounds to one of the two neighbours, the nearer the likelier: steps below the spacing of a short
         format then move the weights on average
     low : where to write, as another checkpoint, what rounding loses; `out` + `low` is the result to twice the digits
+    threads : tensors worked on at a time; the result is the same
 
     Raises InputError, before a byte is written, where the checkpoints do not fit together or the output cannot be written.
     Source: arXiv 2404.16792, equation 2.
