@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde, spearmanr
 
+from farfield import seeds
 from farfield.errors import InputError
 from farfield.shift.deup import DEUPRegressor, _LogErrors, deup_search, log_density
 
@@ -47,8 +48,6 @@ def test_pairs_are_errors_of_models_that_did_not_see_the_row() -> None:
     features, errors = found._unseen
     assert errors.shape == (120,)
     # by hand: the same folds, in the order fold after fold
-    from farfield import seeds
-
     fold = np.empty(120, dtype=int)
     fold[seeds.child(seeds.root(3), 1, 0).permutation(120)] = np.arange(120) * 3 // 120
     slow, density = [], []
@@ -60,6 +59,40 @@ def test_pairs_are_errors_of_models_that_did_not_see_the_row() -> None:
         density.append(log_density(X[fold == f] / s, X[fold != f] / s))
     np.testing.assert_allclose(errors, np.concatenate(slow), rtol=1e-12)
     np.testing.assert_allclose(features[:, 0], np.concatenate(density), rtol=1e-9)
+
+
+def test_disagreement_and_spread_are_of_models_that_did_not_see_the_row() -> None:
+    X, y = data(60)
+    names = ("spread", "disagreement")
+    found = DEUPRegressor(base(), features=names, partitions=("random", "directions"), folds=2, random_state=1).fit(X, y)
+    answers = [m.predict(X) for m in found._fold_models]
+    folds = [found._folds(kind, seeds.child(seeds.root(1), 1, p)) for p, kind in enumerate(found.partitions)]
+    row = 0
+    for p in range(2):
+        for f in range(2):
+            for i in np.flatnonzero(folds[p] == f):
+                own, other = answers[2 * p + f][i], answers[2 * (1 - p) + folds[1 - p][i]][i]
+                least = 1e-9 * y.var()
+                want = np.log([(own - other) ** 2 / 2 + least, (own - other) ** 2 + least])
+                np.testing.assert_allclose(found._unseen.features[row], want, rtol=1e-9)
+                row += 1
+    assert row == 120
+    at = X + 0.1
+    model, others = found.model_.predict(at), np.array([m.predict(at) for m in found._fold_models])
+    np.testing.assert_allclose(found._at(at)[:, 1], np.log(((others - model) ** 2).mean(axis=0) + least), rtol=1e-9)
+
+
+def test_folds_across_a_direction_are_slabs() -> None:
+    X, y = data(90)
+    found = DEUPRegressor(base(), features=("x",)).fit(X, y)
+    rng = np.random.default_rng(0)
+    fold = found._folds("directions", rng)
+    assert list(np.bincount(fold)) == [30, 30, 30]
+    # some direction separates fold 0 from 1 and 1 from 2: that of the means
+    w = X[fold == 2].mean(axis=0) - X[fold == 0].mean(axis=0)
+    ends = [np.quantile(X[fold == f] @ w, [0.1, 0.9]) for f in range(3)]
+    assert ends[0][1] < ends[1][1] < ends[2][1]
+    assert ends[0][1] < ends[2][0]
 
 
 def test_the_smearing_factor_brings_back_the_mean() -> None:
@@ -78,7 +111,7 @@ def test_the_smearing_factor_brings_back_the_mean() -> None:
             return np.full(len(F), self.value)
 
     errors = np.random.default_rng(0).chisquare(1, size=500)
-    found = _LogErrors(Constant(), 1e-12, 0).fit(np.zeros((500, 1)), errors).predict(np.zeros((2, 1)))
+    found = _LogErrors(Constant(), 1e-12).fit(np.zeros((500, 1)), errors).predict(np.zeros((2, 1)))
     np.testing.assert_allclose(found, errors.mean(), rtol=1e-9)
 
 

@@ -10,10 +10,10 @@ another after (algorithm 1).
 
 Symbols: u error model on log squared errors, a noise variance, K folds. Deviations: predicted log errors are corrected by Duan's
 smearing factor before they are used (the exponential of a mean logarithm is a median); a negative excess is cut at zero and its
-share reported (`clipped_share_`); one of the partitions leaves out whole clusters, so that errors at low density are seen; the
-variance is the spread of the fold models that did not see the row beside that of a Gaussian process; the error model is linear in
-the features, which goes on beyond, and a forest on what that leaves, in place of a network; the seen bit selects between two such
-models; the length scale of the Gaussian process is learned once and kept for the folds.
+share reported (`clipped_share_`); most partitions leave out what lies to one side, so that errors beyond the data are seen; the
+variance is that of the fold models that did not see the row, beside their squared distance from the model in question, or that of a
+Gaussian process; the error model is linear in the features, which goes on beyond, and a forest in x alone on what that leaves, in
+place of a network; the seen bit selects between two such models; the length scale of the Gaussian process is learned once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ from farfield.splits.clouds import k_means
 
 FloatArray = NDArray[np.float64]
 Noise = float | Literal["replicates"] | Callable[[FloatArray], ArrayLike]
-FEATURES = ("x", "density", "gp", "spread")
+FEATURES = ("x", "density", "gp", "spread", "disagreement")
+DEFAULT = ("x", "density", "spread", "disagreement")
+PARTITIONS = ("random", "clusters", "directions")
+MOSTLY_BEYOND = ("random", "directions", "directions", "directions")
+OF_FOLDS = ("spread", "disagreement")  # features that need the models of the folds
 FLOOR = 1e-9  # of the target's variance: the least squared error that counts, against log 0
 _ROWS_AT_ONCE = 1 << 22
 
@@ -52,9 +56,10 @@ class DEUPRegressor:
     ----------
     base : regressor with ``fit`` and ``predict``; copied
     features : of the error model, any of ``x``, ``density`` (log kernel density), ``gp`` (log variance of a Gaussian process),
-        ``spread`` (log variance of the fold models that did not see the row)
+        ``spread`` (log variance of the fold models that did not see the row), ``disagreement`` (log mean square of their distance
+        from the model that is asked)
     folds : parts of each partition of the rows
-    partitions : ``random`` folds or ``clusters``, each used once
+    partitions : ``random`` folds, ``clusters``, or slabs across a random direction (``directions``); repeated names draw anew
     noise : variance of y that no model can avoid: a number, a function X -> (n,), or ``replicates``: pooled from rows with equal x
     error_model : regressor for log squared errors in place of the linear one with a forest
     on_seen : True collects the errors on the rows fitted on instead (the ablation; it does not work)
@@ -64,9 +69,8 @@ class DEUPRegressor:
     """
 
     def __init__(
-        self, base: Any, *, features: tuple[str, ...] = FEATURES, folds: int = 3,
-        partitions: tuple[str, ...] = ("random", "clusters"), noise: Noise = 0.0, error_model: Any = None, on_seen: bool = False,
-        random_state: int = 0,
+        self, base: Any, *, features: tuple[str, ...] = DEFAULT, folds: int = 3, partitions: tuple[str, ...] = MOSTLY_BEYOND,
+        noise: Noise = 0.0, error_model: Any = None, on_seen: bool = False, random_state: int = 0,
     ) -> None:  # fmt: skip
         self.base, self.features, self.folds, self.partitions = base, features, folds, partitions
         self.noise, self.error_model, self.on_seen, self.random_state = noise, error_model, on_seen, random_state
@@ -115,10 +119,13 @@ class DEUPRegressor:
     def update(self, X: ArrayLike, y: ArrayLike) -> DEUPRegressor:
         """Learn new rows (m, d), (m,): their errors before and after join those the error model is fitted on (algorithm 1).
 
-        InputError with the feature ``spread``, whose fold models would be stale.
+        InputError with the features ``spread`` and ``disagreement``, whose fold models would be stale.
         """
-        if "spread" in self.features:
-            raise InputError("update cannot be used with the feature 'spread', which needs new folds; leave it out or call fit")
+        stale = [name for name in self.features if name in OF_FOLDS]
+        if stale:
+            raise InputError(
+                f"update cannot be used with the feature {stale[0]!r}, which needs new folds; leave it out or call fit"
+            )
         at, target = self._rows(X), checks.finite("y", y, ndim=1)
         if target.size != at.shape[0]:
             raise InputError(f"X has {at.shape[0]} rows and y {target.size}; they must be as many")
@@ -135,12 +142,13 @@ class DEUPRegressor:
         for name in self.features:
             checks.choice("features", name, FEATURES)
         for name in self.partitions:
-            checks.choice("partitions", name, ("random", "clusters"))
+            checks.choice("partitions", name, PARTITIONS)
         checks.count("folds", self.folds, least=2)
         if not self.features or not self.partitions:
             raise InputError("features and partitions need at least one name each")
-        if "spread" in self.features and len(self.partitions) < 2:
-            raise InputError("the feature 'spread' needs two partitions, since each leaves one model that did not see a row")
+        needing = [name for name in self.features if name in OF_FOLDS]
+        if needing and len(self.partitions) < 2:
+            raise InputError(f"the feature {needing[0]!r} needs two partitions, since each leaves one model that did not see a row")
 
     def _width(self) -> int:
         return sum(int(self.X_.shape[1]) if name == "x" else 1 for name in self.features)
@@ -182,9 +190,15 @@ class DEUPRegressor:
         self._kernel = fitted.kernel_
         return fitted
 
-    def _features(self, at: FloatArray, fitted_on: FloatArray, process: Any, answers: FloatArray | None) -> FloatArray:
-        """(m, k); `answers` (models, m) of models that did not see the rows."""
+    def _features(
+        self, at: FloatArray, fitted_on: FloatArray, process: Any, others: FloatArray, own: FloatArray, within: bool
+    ) -> FloatArray:
+        """(m, k) for a model with answers `own` (m,).
+
+        `others` (models, m): answers of models that did not see the rows, NaN for one that did; `within`: own is among them.
+        """
         parts: list[FloatArray] = []
+        least = FLOOR * self.y_.var()
         for name in self.features:
             if name == "x":
                 parts.append(at / self._scale)
@@ -192,51 +206,67 @@ class DEUPRegressor:
                 parts.append(log_density(at / self._scale, fitted_on / self._scale)[:, None])
             elif name == "gp":
                 variance = process.predict(at / self._scale, return_std=True)[1] ** 2
-                parts.append(np.log(variance + FLOOR * self.y_.var())[:, None])
+                parts.append(np.log(variance + least)[:, None])
+            elif name == "spread":
+                parts.append(np.log(np.nanvar(others, axis=0, ddof=1) + least)[:, None])
             else:
-                assert answers is not None
-                parts.append(np.log(answers.var(axis=0, ddof=1) + FLOOR * self.y_.var())[:, None])
+                count = np.isfinite(others).sum(axis=0) - within
+                parts.append(np.log(np.nansum((others - own) ** 2, axis=0) / count + least)[:, None])
         return np.concatenate(parts, axis=1)
 
     def _at(self, at: FloatArray) -> FloatArray:
-        answers = np.array([m.predict(at) for m in self._fold_models]) if "spread" in self.features else None
-        return self._features(at, self.X_, self._process, answers)
+        needed = any(name in OF_FOLDS for name in self.features)
+        others = np.array([m.predict(at) for m in self._fold_models]) if needed else np.empty((0, len(at)))
+        own = np.asarray(self.model_.predict(at)) if "disagreement" in self.features else np.empty(len(at))
+        return self._features(at, self.X_, self._process, others, own, within=False)
+
+    def _folds(self, kind: str, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(n,) the fold of each row."""
+        n = self.y_.size
+        points = (self.X_ - self.X_.mean(axis=0)) / self._scale
+        if kind == "clusters":
+            return np.asarray(k_means(points, self.folds, np.arange(n), rng), dtype=np.int64)
+        fold = np.empty(n, dtype=np.int64)
+        order = rng.permutation(n)
+        if kind == "directions":
+            order = np.argsort(points @ rng.normal(size=points.shape[1]), kind="stable")
+        fold[order] = np.arange(n) * self.folds // n
+        return fold
 
     def _held_out(self) -> _Pairs:
-        """The pairs of every partition's held-out rows; keeps the fold models where the spread is a feature."""
-        n, root = self.y_.size, seeds.root(self.random_state)
-        answers = np.empty((len(self.partitions), n))
-        kept: list[tuple[NDArray[np.bool_], Any]] = []
+        """The pairs of every partition's held-out rows; keeps the fold models, for the features that need them."""
+        root = seeds.root(self.random_state)
+        hidden = []
         for p, kind in enumerate(self.partitions):
-            rng = seeds.child(root, 1, p)
-            fold = np.empty(n, dtype=np.int64)
-            if kind == "random":
-                fold[rng.permutation(n)] = np.arange(n) * self.folds // n
-            else:
-                points = (self.X_ - self.X_.mean(axis=0)) / self._scale
-                fold = k_means(points, self.folds, np.arange(n), rng)
+            fold = self._folds(kind, seeds.child(root, 1, p))
             for f in range(self.folds):
-                hidden = fold == f
-                rest = ~hidden
-                model = self._copy(1, p, f).fit(self.X_[rest], self.y_[rest])
-                asked = rest if self.on_seen else hidden
-                answers[p, hidden] = model.predict(self.X_[hidden])
-                kept.append((asked, model))
-                self._fold_models.append(model)
+                self._fold_models.append(self._copy(1, p, f).fit(self.X_[fold != f], self.y_[fold != f]))
+                hidden.append(fold == f)
+        answers = np.array([np.asarray(m.predict(self.X_), dtype=np.float64) for m in self._fold_models])
+        others = np.where(hidden, answers, np.nan)
         features, errors = [], []
-        for asked, model in kept:
-            rest = asked if self.on_seen else ~asked
-            process = self._gp(self.X_[rest], self.y_[rest])
-            features.append(self._features(self.X_[asked], self.X_[rest], process, answers[:, asked]))
-            errors.append((np.asarray(model.predict(self.X_[asked])) - self.y_[asked]) ** 2)
+        for own, unseen in zip(answers, hidden, strict=True):
+            asked = ~unseen if self.on_seen else unseen
+            rest = self.X_[~unseen]
+            process = self._gp(rest, self.y_[~unseen])
+            features.append(self._features(self.X_[asked], rest, process, others[:, asked], own[asked], within=not self.on_seen))
+            errors.append((own[asked] - self.y_[asked]) ** 2)
         return _Pairs(np.concatenate(features), np.concatenate(errors))
 
     def _learn(self) -> None:
         least = FLOOR * float(self.y_.var())
         seed = int(seeds.child(seeds.root(self.random_state), 3).integers(2**31))
-        self._error_unseen = _LogErrors(self.error_model, least, seed).fit(*self._unseen)
+        model = _LinearAndForest(seed, self._columns()) if self.error_model is None else self.error_model
+        self._error_unseen = _LogErrors(model, least).fit(*self._unseen)
         after = (np.asarray(self.model_.predict(self.X_)) - self.y_) ** 2
-        self._error_seen = _LogErrors(self.error_model, least, seed).fit(self._at(self.X_), after)
+        self._error_seen = _LogErrors(model, least).fit(self._at(self.X_), after)
+
+    def _columns(self) -> list[int]:
+        """The columns of x among the features, or all of them without x: what the forest may see, which does not go on beyond."""
+        if "x" not in self.features:
+            return list(range(self._width()))
+        start = self.features.index("x")
+        return list(range(start, start + self.X_.shape[1]))
 
     def _rows(self, X: ArrayLike) -> FloatArray:
         if not hasattr(self, "model_"):
@@ -269,14 +299,14 @@ class DEUPRegressor:
 class _LogErrors:
     """Squared errors on the log scale, brought back by the smearing factor (Duan 1983)."""
 
-    def __init__(self, model: Any, least: float, seed: int) -> None:
-        self.model, self.least, self.seed = model, least, seed
+    def __init__(self, model: Any, least: float) -> None:
+        self.model, self.least = model, least
 
     def fit(self, features: FloatArray, errors: FloatArray) -> _LogErrors:
         from sklearn.base import clone
 
         target = np.log(np.maximum(errors, self.least))
-        self.fitted = (_LinearAndForest(self.seed) if self.model is None else clone(self.model)).fit(features, target)
+        self.fitted = clone(self.model, safe=False).fit(features, target)
         self.smearing = float(np.exp(target - self.fitted.predict(features)).mean())
         return self
 
@@ -285,10 +315,10 @@ class _LogErrors:
 
 
 class _LinearAndForest:
-    """Ridge regression on standardised features, which goes on beyond them, and a forest on what it leaves."""
+    """Ridge regression on standardised features, which goes on beyond them, and a forest in some columns on what it leaves."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, columns: list[int]) -> None:
+        self.seed, self.columns = seed, columns
 
     def fit(self, F: FloatArray, target: FloatArray) -> _LinearAndForest:
         from sklearn.ensemble import RandomForestRegressor
@@ -297,12 +327,12 @@ class _LinearAndForest:
         from sklearn.preprocessing import StandardScaler
 
         self.line = make_pipeline(StandardScaler(), Ridge(1.0)).fit(F, target)
-        forest = RandomForestRegressor(60, min_samples_leaf=5, random_state=self.seed)
-        self.rest = forest.fit(F, target - self.line.predict(F))
+        forest = RandomForestRegressor(40, min_samples_leaf=20, random_state=self.seed)
+        self.rest = forest.fit(F[:, self.columns], target - self.line.predict(F))
         return self
 
     def predict(self, F: FloatArray) -> FloatArray:
-        return np.asarray(self.line.predict(F) + self.rest.predict(F))
+        return np.asarray(self.line.predict(F) + self.rest.predict(F[:, self.columns]))
 
 
 def log_density(at: ArrayLike, of: ArrayLike) -> FloatArray:
