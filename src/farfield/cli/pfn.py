@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from farfield.cli import Group
@@ -43,19 +45,28 @@ def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
 
 @command.command("score")
 @click.argument("network", default="wide", metavar="[NAME|FILE.safetensors]")
-@click.option("--prior", type=click.Choice(["domhan", "wide"]), help="Default: the one it was trained on.")
+@click.option("--prior", type=click.Choice(["domhan", "wide", "sweeps"]), help="Default: the one it was trained on.")
 @click.option("--curves", type=int, default=1000, show_default=True, help="Fresh curves to score.")
 @click.option("--seed", type=click.IntRange(0), default=12345, show_default=True, help="Of the curves.")
 @output_options
 def score(
     network: str, prior: str | None, curves: int, seed: int, as_json: bool, as_csv: bool, out: str | None, quiet: bool
 ) -> None:
-    """Log-likelihood, error and coverage on fresh curves of a prior, cut at 10, 20, 40 and 80 % of their points."""
+    """Log-likelihood, error and coverage on fresh curves of a prior, cut at 10, 20, 40 and 80 % of their points.
+
+    Of a network that reads other runs too (prior sweeps): on as many sweeps, beside the network it stands on.
+    """
     import dataclasses
 
     from farfield.curves.pfn import LCPFN
+    from farfield.curves.pfn.context import ContextPFN
+    from farfield.curves.pfn.context_scoring import score_on_sweeps
     from farfield.curves.pfn.scoring import score_on_prior
 
+    if prior == "sweeps" or (prior is None and ContextPFN.is_one(network)):
+        emit([dataclasses.asdict(s) for s in score_on_sweeps(ContextPFN.load(network), n=curves, rng=seed)],
+             format_of(as_json, as_csv, out), out)  # fmt: skip
+        return
     model = LCPFN.load(network)
     found = score_on_prior(model, prior or str(model.card["prior"]), n=curves, rng=seed)
     emit([dataclasses.asdict(s) for s in found], format_of(as_json, as_csv, out), out)
@@ -63,23 +74,28 @@ def score(
 
 @command.command("train")
 @click.option(
-    "--prior", type=click.Choice(["domhan", "wide"]), default="wide", show_default=True, help="What curves are drawn from."
+    "--prior",
+    type=click.Choice(["domhan", "wide", "sweeps"]),
+    default="wide",
+    show_default=True,
+    help="What curves are drawn from; sweeps trains a network that reads other runs too, on top of the network wide.",
 )
 @click.option("--steps", type=int, default=7000, show_default=True, help="Batches.")
-@click.option("--batch", type=int, default=32, show_default=True, help="Curves a batch.")
-@click.option("--asked", type=int, default=64, show_default=True, help="Pairs of a cut and a later point, a curve.")
+@click.option("--batch", type=int, help="Curves a batch. Default: 32, of sweeps 112.")
+@click.option("--asked", type=int, help="Pairs of a cut and a later point, a curve or sweep. Default: 64, of sweeps 12.")
 @click.option("--learning-rate", type=float, default=1.5e-3, show_default=True, help="At the peak.")
-@click.option("--width", type=int, default=128, show_default=True, help="Of a token.")
-@click.option("--layers", type=int, default=4, show_default=True)
+@click.option("--width", type=int, help="Of a token. Default: 128, of sweeps 96.")
+@click.option("--layers", type=int, help="Default: 4, of sweeps 2.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the initial weights and of every batch.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Of the processor.")
 @click.option("--checkpoint", metavar="FILE", help="Saved every minute; a killed run goes on from it. Default: beside the output.")
+@click.option("--scored-on", type=int, help="Fresh curves the scores in the card are from. Default: 1000, or 200 sweeps.")
 @click.option("--name", help="What the network is called. Default: its prior.")
 @click.option("-o", "--output", "out", required=True, metavar="FILE.safetensors", help="Where the trained network goes.")
 @click.option("-q", "--quiet", is_flag=True, help="No log on standard error.")
 def train(
-    prior: str, steps: int, batch: int, asked: int, learning_rate: float, width: int, layers: int, seed: int, threads: int,
-    checkpoint: str | None, name: str | None, out: str, quiet: bool,
+    prior: str, steps: int, batch: int | None, asked: int | None, learning_rate: float, width: int | None, layers: int | None,
+    seed: int, threads: int, checkpoint: str | None, scored_on: int | None, name: str | None, out: str, quiet: bool,
 ) -> None:  # fmt: skip
     """Train a network on draws from a prior, score it and save it with its card. Needs torch."""
     if not out.endswith(".safetensors"):
@@ -89,22 +105,34 @@ def train(
 
     from farfield.curves.pfn import LCPFN
     from farfield.curves.pfn.architecture import Architecture
+    from farfield.curves.pfn.context import ContextPFN
+    from farfield.curves.pfn.context_architecture import ContextArchitecture
+    from farfield.curves.pfn.context_training import context_card, save_context, train_context
     from farfield.curves.pfn.scoring import PRIORS
     from farfield.curves.pfn.training import card_of, save_trained, train_network
     from farfield.nn.trainer import Recipe
 
     torch.set_num_threads(threads)
-    arch = Architecture(clock=_CLOCKS[prior], width=width, layers=layers, floor=_FLOORS[prior][0], least_scale=_FLOORS[prior][1])
     recipe = Recipe(steps=steps, learning_rate=learning_rate, betas=(0.9, 0.99))
 
     def tell(line: object) -> None:
         if not quiet:
             click.echo(f"{line}", err=True)
 
+    settings: dict[str, Any] = {"seed": seed, "checkpoint": checkpoint or f"{out}.checkpoint", "on_log": tell, "quiet": quiet}
     with notes(quiet):
-        network, log = train_network(
-            PRIORS[prior](), arch, recipe, batch=batch, asked=asked, seed=seed,
-            checkpoint=checkpoint or f"{out}.checkpoint", on_log=tell, quiet=quiet,
-        )  # fmt: skip
-        save_trained(out, network, card_of(name or prior, prior, recipe, batch, asked, seed, network, log))
-    click.echo(f"{out}: {LCPFN.load(out)}")
+        if prior == "sweeps":
+            first = LCPFN.load("wide").engine
+            sizes = ContextArchitecture.on(first.arch, width=width or 96, layers=layers or 2)
+            curves, questions = batch or 112, asked or 12
+            context, log = train_context(first, sizes, recipe, curves=curves, questions=questions, **settings)
+            card = context_card(name or "context", "wide", recipe, curves, questions, seed, context, log)
+            save_context(out, context, card, n=scored_on or 200)
+        else:
+            floor, least = _FLOORS[prior]
+            arch = Architecture(clock=_CLOCKS[prior], width=width or 128, layers=layers or 4, floor=floor, least_scale=least)
+            batch, asked = batch or 32, asked or 64
+            network, log = train_network(PRIORS[prior](), arch, recipe, batch=batch, asked=asked, **settings)
+            about = card_of(name or prior, prior, recipe, batch, asked, seed, network, log)
+            save_trained(out, network, about, n=scored_on or 1000)
+    click.echo(f"{out}: {ContextPFN.load(out) if prior == 'sweeps' else LCPFN.load(out)}")

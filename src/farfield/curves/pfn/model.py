@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -157,7 +157,7 @@ class LCPFN:
         normaliser = from_seen(values, curves.metric)
         # only rounding, or a first value that is the worst, leaves [0, 1]
         z = np.clip(normaliser.forward(values), 0.0, 1.0)
-        shift = np.array([_shift(curves.x[r]) for r in runs])
+        shift = np.array([shift_of(curves.x[r]) for r in runs])
         asked = checks.finite("at", at)
         if asked.ndim == 1:
             asked = np.broadcast_to(asked, (len(runs), asked.size))
@@ -183,6 +183,10 @@ class LCPFN:
                 f"curve {i} has values from {y.min():g} to {y.max():g}; allowed: normalised ones, about 0 to 1, higher is better "
                 "(farfield.curves.normalize)"
             )
+        return self.thinned(x, y)
+
+    def thinned(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """A curve (m,) of at most `most_points` points, evenly spread, the first and the last among them."""
         if x.size > self.most_points:
             keep = np.round(np.linspace(0, x.size - 1, self.most_points)).astype(np.int64)
             x, y = x[keep], y[keep]
@@ -205,8 +209,16 @@ class LCPFN:
         return Mixture(weights, loc, scale)
 
 
+class Sizes(Protocol):
+    """The architecture of a network."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        ...
+
+
 def save_network(
-    path: str | os.PathLike[str], name: str, arch: Architecture, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
+    path: str | os.PathLike[str], name: str, arch: Sizes, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
 ) -> None:
     """Write a network as safetensors in half precision, with its architecture and what there is to say about it."""
     from safetensors.numpy import save
@@ -216,8 +228,8 @@ def save_network(
     write_atomic(path, save(half, metadata={"farfield": json.dumps(described, sort_keys=True, allow_nan=False)}))
 
 
-def _shift(x: FloatArray) -> float:
-    """What moves a run's x above 0."""
+def shift_of(x: FloatArray) -> float:
+    """What moves a run's x (m,) above 0."""
     if x[0] > 0:
         return 0.0
     return float((x[1] - x[0] if x.size > 1 else 1.0) - x[0])

@@ -52,7 +52,7 @@ class Layer(nn.Module):  # type: ignore[misc]
         self.norm_attention = nn.LayerNorm(arch.width)
         self.attention = Attention(arch.width, arch.heads)
         self.norm_perceptron = nn.LayerNorm(arch.width)
-        self.perceptron = _perceptron(arch.width, arch.hidden, arch.width)
+        self.perceptron = perceptron(arch.width, arch.hidden, arch.width)
         nn.init.zeros_(self.perceptron[2].weight)
 
     def forward(self, context: Tensor, asked: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,14 +72,14 @@ class Network(nn.Module):  # type: ignore[misc]
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.arch = arch
-        self.context = _perceptron(arch.context_inputs, arch.width, arch.width)
-        self.asked = _perceptron(arch.asked_inputs, arch.width, arch.width)
+        self.context = perceptron(arch.context_inputs, arch.width, arch.width)
+        self.asked = perceptron(arch.asked_inputs, arch.width, arch.width)
         self.layers = nn.ModuleList(Layer(arch) for _ in range(arch.layers))
         self.norm_context = nn.LayerNorm(arch.width)
         self.norm_asked = nn.LayerNorm(arch.width)
         self.pointer_query = nn.Linear(arch.width, arch.pointers * arch.pointer_width)
         self.pointer_key = nn.Linear(arch.width, arch.pointers * arch.pointer_width)
-        self.head = _perceptron(arch.width, arch.hidden, arch.outputs)
+        self.head = perceptron(arch.width, arch.hidden, arch.outputs)
         with torch.no_grad():
             self.head[2].weight.mul_(0.3)
 
@@ -113,5 +113,6 @@ def log_likelihood(mixture: tuple[Tensor, Tensor, Tensor], y: Tensor) -> Tensor:
     return torch.logsumexp(log_weight - 0.5 * z.square() - torch.log(scale), -1) - 0.5 * math.log(2 * math.pi)
 
 
-def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear, GELU, linear."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs))

@@ -1,0 +1,282 @@
+"""Learning curves in the context of other runs: a second network on top of the first, in the manner of FT-PFN (2404.16795).
+
+The first network reads a run by itself. The second one reads what it answered to questions whose answers are known, from other runs
+and from the run's own beginning (:mod:`questions`), and moves, widens or replaces its answer. It was trained on sweeps drawn from
+`farfield.curves.priors.SweepPrior`, on top of the network `wide`, which stays as it is. Which runs are context is the caller's
+choice; of runs with groups, only those of the same group are used, where there are any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from farfield import checks
+from farfield.curves.data import Curves
+from farfield.curves.normalised import Normalised
+from farfield.curves.normalize import Normaliser, from_seen
+from farfield.curves.pfn.architecture import FloatArray, IntArray
+from farfield.curves.pfn.context_architecture import ContextArchitecture
+from farfield.curves.pfn.context_engine import ContextEngine
+from farfield.curves.pfn.model import LCPFN, WEIGHTS, shift_of
+from farfield.curves.pfn.questions import Runs, ask
+from farfield.curves.priors.sweeps import MOST_SETTINGS
+from farfield.curves.rescored import Rescored
+from farfield.errors import FormatError, InputError, unknown_name
+from farfield.predictive import Mixture
+
+CONTEXT_MODELS: tuple[str, ...] = ()
+# asked runs at a time
+_CHUNK = 32
+# settings of an asked run are read as at most so many deviations from those of the context
+_FARTHEST = 4.0
+# numbers above 0 that span more than this factor are read by their logarithm
+_WIDE = 20.0
+# a text-valued setting with more levels says nothing here
+_MOST_LEVELS = 4
+_BOUNDS = ("hard_low", "soft_low", "soft_high", "hard_high")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ContextPFN:
+    """A trained context network and the network it stands on.
+
+    Attributes
+    ----------
+    name : what it is called
+    engine : the network
+    first : the network that reads single runs
+    card : what it was trained on and how it scores, as plain values
+    most_runs : runs of context a question; of more, those nearest in settings and course
+    """
+
+    name: str
+    engine: ContextEngine
+    first: LCPFN
+    card: Mapping[str, Any] = field(default_factory=dict)
+    most_runs: int = 64
+
+    @classmethod
+    def load(cls, name: str | os.PathLike[str] = "context", *, double: bool = False) -> Self:
+        """A context network that ships (`CONTEXT_MODELS`), or one that was trained and saved, by its path.
+
+        Raises InputError for an unknown name, FormatError for a file that is not a context network of farfield's.
+        """
+        if isinstance(name, str) and name in CONTEXT_MODELS:
+            return cls._shipped(name, double)
+        path = Path(name)
+        if not path.is_file():
+            if path.suffix != ".safetensors":
+                raise unknown_name("context network", str(name), CONTEXT_MODELS)
+            raise InputError(f"no file {path}")
+        return cls._read(path, double)
+
+    @staticmethod
+    def is_one(name: str | os.PathLike[str]) -> bool:
+        """Whether `name` is a context network that ships, or a file of one."""
+        from safetensors import SafetensorError, safe_open
+
+        if isinstance(name, str) and name in CONTEXT_MODELS:
+            return True
+        try:
+            with safe_open(Path(name), framework="np") as file:
+                return "base" in json.loads((file.metadata() or {}).get("farfield", "{}"))
+        except (SafetensorError, ValueError, OSError):
+            return False
+
+    @classmethod
+    @cache
+    def _shipped(cls, name: str, double: bool) -> Self:
+        return cls._read(WEIGHTS / f"{name}.safetensors", double)
+
+    @classmethod
+    def _read(cls, path: Path, double: bool) -> Self:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                about = json.loads((file.metadata() or {})["farfield"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
+            arch, base = ContextArchitecture.from_dict(about.pop("architecture")), str(about["base"])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise FormatError(f"{path} is not a context network ({error}); allowed: a file of `farfield pfn train`") from error
+        engine = ContextEngine.of(arch, tensors, np.float64 if double else np.float32)
+        return cls(about.pop("name"), engine, LCPFN.load(base, double=double), about)
+
+    def __repr__(self) -> str:
+        return f"ContextPFN({self.name!r}, {self.engine.arch.layers} layers of width {self.engine.arch.width}, on {self.first})"
+
+    def forecast(self, curves: Curves, at: ArrayLike, others: Curves) -> Normalised:
+        """Posterior predictive of later points of runs in the units of their metric, (n_runs, n_at).
+
+        Parameters
+        ----------
+        curves : the runs, each with what is seen of it
+        at : (n_at,) or (n_runs, n_at), beyond each run's last x
+        others : runs of the same metric as far as they are known, finished or not; a run's own namesake among them is left out
+
+        A forecast depends on its own run and on `others`, not on the other runs of `curves`. Raises what `LCPFN.forecast` raises,
+        and InputError where the goals differ.
+        """
+        if others.metric.goal != curves.metric.goal:
+            raise InputError(f"the goals differ: {curves.metric.goal} and {others.metric.goal}; context is runs of one metric")
+        asked = checks.finite("at", at)
+        if asked.ndim == 1:
+            asked = np.broadcast_to(asked, (len(curves), asked.size))
+        if asked.ndim != 2 or len(asked) != len(curves) or not asked.shape[1]:
+            raise InputError(f"at has shape {np.shape(at)}; allowed: (n_at,) or ({len(curves)}, n_at)")
+        near = ~(asked > curves.last_x[:, None])
+        if near.any():
+            i = int(np.argmax(near.any(axis=1)))
+            raise InputError(f"run {curves.runs[i]!r} is asked at {asked[i].min():g}; allowed: beyond {curves.last_x[i]:g}")
+        known = others.take(others.lengths >= 2)
+        base, scores = (
+            tuple(np.empty((*asked.shape, k)) for _ in range(3)) for k in (self.engine.arch.mixture, self.engine.arch.components)
+        )
+        table = _Table.of(self.first, curves)
+        for rows, context in _by_group(curves, known):
+            places, theirs = _settings(curves.take(rows), context)
+            self._answer(table.take(rows), asked[rows] + table.shift[rows, None], places, _Table.of(self.first, context), theirs,
+                         context.runs, [curves.runs[i] for i in rows], rows, (*base, *scores))  # fmt: skip
+        return Normalised.by_run(Rescored(Mixture(*base), Mixture(*scores)), table.normaliser)
+
+    def _answer(
+        self, own: _Table, at: FloatArray, places: FloatArray, context: _Table, theirs: FloatArray, names: Sequence[str],
+        asked_names: Sequence[str], rows: IntArray, out: tuple[FloatArray, ...],
+    ) -> None:  # fmt: skip
+        """Mixtures of runs that share a context, and of their scores, into `out` at `rows`."""
+        visible = np.array([[a != b for b in names] for a in asked_names], dtype=bool).reshape(len(asked_names), len(names))
+        last = own.last
+        some = np.arange(len(names))
+        many = some.size > self.most_runs
+        for column in range(at.shape[1]):
+            pairs, code = np.unique(np.stack([last, at[:, column]], axis=1), axis=0, return_inverse=True)
+            for k, (c, x) in enumerate(pairs):
+                alike = np.flatnonzero(code.ravel() == k)
+                for start in range(0, alike.size, 1 if many else _CHUNK):
+                    part = alike[start : start + (1 if many else _CHUNK)]
+                    if many:
+                        some = nearest(own.take(part), context, places[part], theirs, visible[part[0]], self.most_runs)
+                    n, p = some.size, part.size
+                    runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], places[part]]))
+                    seen = runs.count[:, :, None]
+                    shown = np.concatenate([visible[part][:, some], np.zeros((p, p), dtype=bool)], axis=1)
+                    question = ask(
+                        self.first.engine, runs, seen, np.array([[c]]), np.array([[x]]), n + np.arange(p, dtype=np.int64), shown
+                    )
+                    found = (question.weight, question.loc, question.scale, *self.engine(question))
+                    for whole, values in zip(out, found, strict=True):
+                        whole[rows[part], column] = values[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Runs as padded arrays (n, m), beyond their end their last values; x is shifted above 0 by `shift`."""
+
+    x: FloatArray
+    y: FloatArray
+    count: IntArray
+    shift: FloatArray
+    horizon: FloatArray
+    normaliser: Normaliser
+
+    @classmethod
+    def of(cls, first: LCPFN, curves: Curves) -> Self:
+        runs = [first.thinned(curves.x[curves.points(i)], curves.y[curves.points(i)]) for i in range(len(curves))]
+        count = np.array([x.size for x, _ in runs], dtype=np.int64)
+        index = np.minimum(np.arange(int(count.max(initial=1))), count[:, None] - 1)
+        x, y = (np.array([r[k][i] for r, i in zip(runs, index, strict=True)]).reshape(index.shape) for k in range(2))
+        shift = np.array([shift_of(curves.x[curves.points(i)]) for i in range(len(curves))])
+        planned = curves.column("planned_end").fill_null(np.nan).to_numpy() + shift
+        return cls(x + shift[:, None], y, count, shift, planned, from_seen(y, curves.metric))
+
+    @property
+    def last(self) -> FloatArray:
+        return self.x[:, -1]
+
+    def take(self, index: IntArray) -> Self:
+        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, a: Self, b: Self) -> Self:
+        m = max(a.x.shape[1], b.x.shape[1])
+        x, y = (np.concatenate([_widened(getattr(t, k), m) for t in (a, b)]) for k in ("x", "y"))
+        count, shift, horizon = (np.concatenate([getattr(a, k), getattr(b, k)]) for k in ("count", "shift", "horizon"))
+        one, two = a.normaliser, b.normaliser
+        bounds = (np.concatenate([getattr(one, k), getattr(two, k)]) for k in _BOUNDS)
+        return cls(x, y, count, shift, horizon, Normaliser(one.goal, *bounds))
+
+    def runs(self, settings: FloatArray) -> Runs:
+        """As one set."""
+        z = self.normaliser.forward(self.y).clip(0.0, 1.0)
+        return Runs(
+            self.x[None], self.y[None], z[None], self.count[None], self.normaliser, settings[None], self.horizon[None]
+        )  # fmt: skip
+
+
+def _widened(values: FloatArray, m: int) -> FloatArray:
+    return np.concatenate([values, np.repeat(values[:, -1:], m - values.shape[1], axis=1)], axis=1)
+
+
+def nearest(own: _Table, context: _Table, place: FloatArray, places: FloatArray, visible: NDArray[np.bool_], most: int) -> IntArray:
+    """Indices of the `most` runs of context nearest to one run: every other by its settings, the others by its course so far."""
+    index = np.array([np.searchsorted(x[:k], own.x[0], side="right") - 1 for x, k in zip(context.x, context.count, strict=True)])
+    there = (index >= 0) & (own.x[0] <= context.last[:, None])
+    z = own.normaliser.forward(np.take_along_axis(context.y, np.maximum(index, 0), axis=1).reshape(1, -1)).reshape(index.shape)
+    square = np.where(there, np.square(z.clip(-0.5, 1.5) - own.normaliser.forward(own.y).clip(0, 1)), 0.0).sum(axis=1)
+    course = np.where(there.any(axis=1) & visible, square / np.maximum(there.sum(axis=1), 1), np.inf)
+    gap = np.where(visible, np.square(places - place).sum(axis=1), np.inf)
+    order = np.stack([np.argsort(gap, kind="stable"), np.argsort(course, kind="stable")], axis=1).ravel()
+    if not (places != 0).any():
+        order = np.argsort(course, kind="stable")
+    first = np.sort(np.unique(order, return_index=True)[1])[:most]
+    return np.sort(order[first])
+
+
+def _by_group(curves: Curves, known: Curves) -> Iterator[tuple[IntArray, Curves]]:
+    """Rows of `curves` with the runs that are their context: those of their group, or all where there is none of it."""
+    groups, theirs = (np.array(["" if g is None else f"g{g}" for g in c.column("group")], dtype=object) for c in (curves, known))
+    for name in dict.fromkeys(groups.tolist()):
+        same = (theirs == name) if name else np.zeros(len(known), dtype=bool)
+        yield np.flatnonzero(groups == name), known.take(same if same.any() else np.ones(len(known), dtype=bool))
+
+
+def _settings(curves: Curves, context: Curves) -> tuple[FloatArray, FloatArray]:
+    """(n, MOST_SETTINGS) and (n_context, MOST_SETTINGS): settings that vary in the context, standardised there.
+
+    Numbers above 0 that span more than a factor of 20 enter by their logarithm, texts with few levels by one 0 or 1 a level;
+    what is not known, and what is left of the columns, is 0.
+    """
+    columns: list[tuple[FloatArray, FloatArray]] = []
+    for name, dtype in context.attributes.schema.items():
+        if not name.startswith("config.") or name not in curves.attributes.columns:
+            continue
+        pair = [c.column(name) for c in (curves, context)]
+        if dtype.is_numeric() or dtype == pl.Boolean:
+            own, theirs = (s.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy() for s in pair)
+            some = theirs[np.isfinite(theirs)]
+            if some.size and some.min() > 0 and some.max() > _WIDE * some.min():
+                own, theirs = (np.log(np.where(v > 0, v, np.nan)) for v in (own, theirs))
+            columns.append((own, theirs))
+        elif dtype == pl.String:
+            levels = pair[1].drop_nulls().unique().sort().to_list()
+            if 2 <= len(levels) <= _MOST_LEVELS:
+                columns += [
+                    ((pair[0] == v).fill_null(False).to_numpy() * 1.0, (pair[1] == v).fill_null(False).to_numpy() * 1.0)
+                    for v in levels[1:]
+                ]
+    varied = [c for c in columns if np.isfinite(c[1]).any() and np.ptp(c[1][np.isfinite(c[1])]) > 0][:MOST_SETTINGS]
+    own, theirs = np.zeros((len(curves), MOST_SETTINGS)), np.zeros((len(context), MOST_SETTINGS))
+    for k, (a, b) in enumerate(varied):
+        middle, width = np.nanmean(b), np.nanstd(b)
+        own[:, k], theirs[:, k] = (np.nan_to_num((v - middle) / width, nan=0.0, posinf=0.0, neginf=0.0) for v in (a, b))
+    return own.clip(-_FARTHEST, _FARTHEST), theirs
