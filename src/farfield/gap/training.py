@@ -25,6 +25,7 @@ Bayle, Janson & Mackey 2020, theorem 1).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -95,78 +96,110 @@ def from_training(e: Evidence, weights: FloatArray) -> Training:
     added, noise = 0.0, 0.0
     for name in np.unique(e.region):
         splits = np.flatnonzero(e.region == name)
-        if splits.size < 2:
-            continue
-        for part in (_seen(e, splits, weights), _beyond(e, splits, weights)):
-            added += part.variance
-            noise += part.noise
+        if splits.size > 1 and (weights[REFERENCE] or weights[BEYOND]):
+            for part in _of_region(e, splits, weights):
+                added += part.variance
+                noise += part.noise
     return Training(added, noise)
 
 
-def _seen(e: Evidence, splits: IntArray, weights: FloatArray) -> Training:
-    """Seen units: trained on in most repeats, inside in the others."""
-    means = _means(e, splits)
-    t = sum((weights[p] * means[:, p] for p in (REFERENCE, BEYOND) if weights[p]), np.zeros(splits.size)) / e.n_splits * splits.size
-    if not t.any():
-        return Training(0.0, 0.0)
-    seen: BoolArray = np.asarray(e.train[splits].any(axis=0))
-    seen[e.row[np.isin(e.split, splits) & (e.part == INSIDE)]] = True
-    c = _shares(e, e.train[splits], seen)
-    centred = c - c.mean(axis=0)
-    h = weights[INSIDE] * _influence(e, splits, INSIDE) if weights[INSIDE] else np.zeros(c.shape[1])
-    return _combined(t - t.mean(), centred @ h, (centred**2).sum(), (c.mean(axis=0) ** 2).sum(), (h**2).sum(), splits.size - 1)
+class _Scores(NamedTuple):
+    """Scores of fits, centred: each scored row's own level taken out, and what is left of their sum of squares without the noise
+    of which rows they were taken on."""
+
+    t: FloatArray
+    squares: float
 
 
-def _beyond(e: Evidence, splits: IntArray, weights: FloatArray) -> Training:
-    """Units beyond: scored on by all, trained on by the reference models of the other folds."""
-    here = np.isin(e.fit_split, splits)
-    if not weights[REFERENCE] or not here.any():
-        return Training(0.0, 0.0)
-    some = np.isin(e.split, splits) & (e.part == REFERENCE)
-    keys = np.unique(e.fit_split[here] * (e.fold.max() + 1) + e.fit_fold[here])
-    fit = np.searchsorted(keys, e.split[some] * (e.fold.max() + 1) + e.fold[some])
-    repeat = keys // (e.fold.max() + 1)
-    _, row = np.unique(e.row[some], return_inverse=True)
-    times = np.bincount(row)
-    loss = e.loss[some]
-    away = loss - (np.bincount(row, loss) / times)[row]
-    size = np.bincount(fit, minlength=keys.size)
-    t = weights[REFERENCE] * np.bincount(fit, away, keys.size) / size / e.n_splits * splits.size
-    scored = np.zeros((keys.size, times.size))
-    scored[fit, row] = 1.0
-    within = np.eye(keys.size) - (scored / size[:, None]) @ (scored / times).T
-    same = repeat[:, None] == repeat[None, :]
-    centre = np.eye(keys.size) - same / same.sum(axis=1)
-    beyond = np.zeros(e.codes.size, dtype=bool)
-    beyond[e.row[some]] = True
-    c = _shares(e, e.fits[here] & beyond, beyond)
-    moved = centre @ within @ c
-    h = sum(weights[p] * _influence(e, splits, p) for p in (REFERENCE, BEYOND) if weights[p])
-    df = (splits.size - 1) * (keys.size // splits.size - 1)
-    return _combined(centre @ t, moved @ h, (moved**2).sum(), (c.mean(axis=0) ** 2).sum(), (h**2).sum(), df)
+def _of_region(e: Evidence, splits: IntArray, weights: FloatArray) -> Iterator[Training]:
+    whole = weights * splits.size / e.n_splits
+    seen, beyond = np.zeros(e.codes.size, dtype=bool), np.zeros(e.codes.size, dtype=bool)
+    seen[e.train[splits].any(axis=0)] = True
+    some = np.isin(e.split, splits)
+    seen[e.row[some & (e.part == INSIDE)]] = True
+    beyond[e.row[some & (e.part == BEYOND)]] = True
+    repeat = np.searchsorted(splits, e.split)
+    both = [p for p in (REFERENCE, BEYOND) if weights[p]]
+    h = {p: _influence(e, splits, p) for p in range(3) if weights[p]}
+    own = h[INSIDE] * weights[INSIDE] if INSIDE in h else np.zeros(int(e.codes.max()) + 1)
+    by_repeat = _scores(e, [some & (e.part == p) for p in both], [whole[p] for p in both], repeat, np.eye(splits.size))
+    shares = _shares(e, e.train[splits], seen)
+    excess = 0.0
+    per_unit = 0.0  # variance of what a seen unit does to the reference by being trained on
+    if weights[REFERENCE]:
+        fits = np.isin(e.fit_split, splits)
+        owner = np.searchsorted(splits, e.fit_split[fits])
+        mean = (owner == np.arange(splits.size)[:, None]) / np.bincount(owner, minlength=splits.size)[:, None]
+        of_fit = _shares(e, e.fits[fits] & seen, seen)
+        of_repeat = mean @ of_fit
+        spread = float((_centred(of_repeat) ** 2).sum())
+        reference = _scores(e, [some & (e.part == REFERENCE)], [whole[REFERENCE]], repeat, np.eye(splits.size))
+        per_unit = reference.squares / spread if spread > 0 else 0.0
+        if weights[BEYOND]:
+            excess = per_unit * max(spread - float((_centred(shares) * _centred(of_repeat)).sum()), 0.0)
+        else:
+            shares = of_repeat
+    yield _combined(by_repeat, excess, _centred(shares), shares.mean(axis=0), own, splits.size - 1)
+    if not weights[REFERENCE]:
+        return
+    key = owner * (e.fit_fold.max() + 1) + e.fit_fold[fits]
+    some &= e.part == REFERENCE
+    fit = np.zeros(e.row.size, dtype=np.int64)
+    order = np.argsort(key)
+    fit[some] = order[np.searchsorted(key[order], repeat[some] * (e.fit_fold.max() + 1) + e.fold[some])]
+    within = np.eye(key.size) - mean[owner]
+    by_fold = _scores(e, [some], [whole[REFERENCE]], fit, within)
+    scored = np.zeros((key.size, e.codes.size))
+    scored[fit[some], e.row[some]] = 1.0
+    times = np.maximum(scored.sum(axis=0), 1.0)
+    centre = within @ (np.eye(key.size) - (scored / scored.sum(axis=1, keepdims=True)) @ (scored / times).T)
+    held = _shares(e, e.fits[fits] & beyond, beyond)
+    excess = per_unit * float(((centre @ of_fit) ** 2).sum())
+    own = sum((weights[p] * h[p] for p in both), np.zeros_like(own))
+    df = (splits.size - 1) * (key.size // splits.size - 1)
+    yield _combined(by_fold, excess, centre @ held, held.mean(axis=0), own, df)
 
 
-def _combined(t: FloatArray, x: FloatArray, spread: float, size: float, own: float, df: int) -> Training:
-    """(2 b + b^2) own + rest, and the variance of that, from centred scores and what the scored units make of them."""
+def _scores(e: Evidence, some: list[BoolArray], weights: list[float], fit: IntArray, centre: FloatArray) -> _Scores:
+    """Mean scores of fits on their rows, weighted sums of several kinds of loss, centred by `centre` (n_fits, n_fits)."""
+    n = centre.shape[0]
+    n_units = int(e.codes.max()) + 1
+    total = np.zeros((n, n_units))
+    for kind, weight in zip(some, weights, strict=True):
+        row, loss, of = e.row[kind], weight * e.loss[kind], fit[kind]
+        times = np.bincount(row)
+        if times.max() > 1:
+            loss = loss - (np.bincount(row, loss) / np.maximum(times, 1))[row]
+        size = np.bincount(of, minlength=n)
+        total += np.bincount(of * n_units + e.codes[row], loss / size[of], n * n_units).reshape(n, n_units)
+    t = total.sum(axis=1)
+    there = total != 0
+    share = there / np.maximum(there.sum(axis=1, keepdims=True), 1)
+    noise = ((total - t[:, None] * share) ** 2).sum(axis=1)
+    t = centre @ t
+    return _Scores(t, max(float(t @ t) - float((centre**2).sum(axis=0) @ noise), 0.0))
+
+
+def _combined(scores: _Scores, excess: float, c: FloatArray, mean: FloatArray, own: FloatArray, df: int) -> Training:
+    """(2 b + b^2) sum h^2 + rest, and the variance of that. `c` (n_fits, n_units) centred shares, `own` (n_units,) the h."""
+    spread = float((c**2).sum())
     if df < 1 or spread <= 0:
         return Training(0.0, 0.0)
-    squares = float(x @ x)
-    slope = float(t @ x) / squares if df > 2 and squares > 0 else 0.0
+    x, raw = c @ own, float(scores.t @ scores.t)
+    squares, size = float(x @ x), float((mean**2).sum()) / spread
+    slope = float(scores.t @ x) / squares if df > 2 and squares > 0 else 0.0
     left = df - 1 if slope else df
-    residual = float(((t - slope * x) ** 2).sum()) / left
-    rest = residual * df / spread * size
-    noise = 2 * rest**2 / left
+    rest = max(scores.squares - slope**2 * squares, 0.0) * df / left
+    rest = max(rest - excess, 0.0) * size
+    noise = 2 * (raw * size) ** 2 / left
+    variance = float(own @ own)
     if slope:
-        noise += (2 * (1 + slope) * own) ** 2 * residual / squares
-    return Training((2 * slope + slope**2) * own + rest, noise)
+        noise += (2 * (1 + slope) * variance) ** 2 * (raw - slope**2 * squares) / left / squares
+    return Training((2 * slope + slope**2) * variance + rest, noise)
 
 
-def _means(e: Evidence, splits: IntArray) -> FloatArray:
-    """(J, 3) the mean loss of each part of these splits."""
-    place = e.split * 3 + e.part
-    total = np.bincount(place, e.loss, 3 * e.n_splits)
-    count = np.bincount(place, minlength=3 * e.n_splits)
-    return np.asarray((total / np.maximum(count, 1)).reshape(-1, 3)[splits])
+def _centred(values: FloatArray) -> FloatArray:
+    return values - values.mean(axis=0)
 
 
 def _influence(e: Evidence, splits: IntArray, part: int) -> FloatArray:

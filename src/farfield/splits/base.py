@@ -5,7 +5,7 @@ A splitter says which rows are *seen* and which lie *beyond*. From that this mod
 * ``train``: what a model is fitted on; ``inside``: rows held out within what is seen;
 * ``beyond``: rows outside, with their distance from what is seen, 0 at its edge, in units of the seen extent; reach = 1 + distance;
 * ``reference``: pairs (fit, score): the score parts make up ``beyond``, and each fit part, as large as ``train`` at most, is drawn
-  from ``train`` and the *other* rows beyond. A model fitted so has seen the region, and what it still loses there is difficulty.
+  from ``train`` and the *other* rows beyond, as many of each as in the two together. A model fitted so has seen the region, and what it still loses there is difficulty.
 
 No scikit-learn is imported: it asks for ``split`` and ``get_n_splits``, and for ``get_metadata_routing`` where routing is on.
 """
@@ -265,8 +265,9 @@ class RegionSplitter:
         self, train: IntArray, beyond: IntArray, part: Part, table: Table, rng: np.random.Generator
     ) -> list[tuple[IntArray, IntArray]]:
         unit = np.arange(beyond.size)
-        if table.groups is not None and not self.needs_groups:
-            unit = np.unique(table.groups[beyond], return_inverse=True)[1]
+        whole = None if self.needs_groups else table.groups
+        if whole is not None:
+            unit = np.unique(whole[beyond], return_inverse=True)[1]
         n_units = int(unit.max()) + 1
         k = min(self.n_reference, n_units)
         if k < 2:
@@ -277,13 +278,27 @@ class RegionSplitter:
         out = []
         for i in range(k):
             here = fold[unit] == i
-            pool = np.concatenate([train, beyond[~here]])
-            fit = np.sort(rng.choice(pool.size, min(train.size, pool.size), replace=False))
-            fit = pool[fit]
+            others = beyond[~here]
+            n_others = max(1, round(train.size * others.size / (train.size + others.size)))  # as in the two together
+            fit = np.concatenate(
+                [
+                    some[np.sort(_taken(some.size, size, None if whole is None else whole[some], rng))]
+                    for some, size in ((train, train.size - n_others), (others, n_others))
+                ]
+            )
             if not part.ordered:
                 fit = fit[np.argsort(table.rank[fit], kind="stable")]
             out.append((fit, beyond[here]))
         return out
+
+
+def _taken(n: int, size: int, groups: IntArray | None, rng: np.random.Generator) -> IntArray:
+    """`size` of n positions; group after group where there are groups, so that at most one is cut in two."""
+    if groups is None:
+        return rng.choice(n, size, replace=False)
+    codes = np.unique(groups, return_inverse=True)[1]
+    order = rng.permutation(int(codes.max()) + 1)[codes] if n else codes
+    return np.lexsort((rng.random(n), order))[:size]
 
 
 def as_actions(values: ArrayLike | None, n: int) -> FloatArray:
