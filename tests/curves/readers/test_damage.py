@@ -261,6 +261,12 @@ def test_sqlite_store_that_is_being_written(copied: Callable[[str], Path]) -> No
         ("a.parquet", b"PAR1" + bytes(40) + b"\x10\0\0\0PAR1", "damaged Parquet"),
         ("a.bin", bytes(range(256)), "not a log in a known format .* allowed: TensorBoard, "),
         ("a.json", b"{", "not JSON"),
+        (
+            "a.csv.gz",
+            b"\x1f\x8b\x08\x00",
+            r"compressed with gzip; unpack it, for example: zcat .*a.csv.gz \| farfield runs read -$",
+        ),
+        ("a.csv.xz", b"\xfd7zXZ\x00\x00", "compressed with xz"),
         ("a.events", EVENTS.read_bytes()[:30], "no runs in"),
     ],
 )

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from farfield import checks
-from farfield.curves.readers.delimited import POLARS_ERRORS, load
+from farfield.curves.readers.delimited import POLARS_ERRORS, load, refuse_packed
 from farfield.errors import FormatError, InputError, unknown_name
 
 MidRun = Literal["refuse", "last", "keep"]
@@ -34,8 +34,7 @@ def read_table(path: str) -> pl.DataFrame:
         if not file.is_file():
             raise InputError(f"{path}: there is no such file; give a table of finished runs (.csv, .tsv, .parquet)")
         data = file.read_bytes()
-    if data.startswith(b"\x1f\x8b"):
-        raise FormatError(f"{path}: compressed with gzip; unpack it, for example: zcat {path} | farfield scale - ...")
+    refuse_packed(data, path, "farfield scale - ...")
     if not data.startswith(b"PAR1"):
         return load(data, path)
     try:

@@ -118,13 +118,13 @@ def _metric(runs: Sequence[RunLog], metric: str | None, paths: Sequence[str], gi
         return candidates[0]
     if not candidates:
         raise InputError(
-            f"no metric among the columns {_some(logged)}; name one with {_command(paths, {**given, '--metric': 'COLUMN'})}"
+            f"no metric among the columns {_some(logged)}; name one with {command(paths, {**given, '--metric': 'COLUMN'})}"
         )
     counted = {name: sum(name in run.metrics for run in runs) for name in candidates}
     likely = min(candidates, key=lambda n: (-counted[n], not _validation(n), names.goal(n) is None, candidates.index(n)))
     raise InputError(
         f"{len(candidates)} metrics were logged: {_some(candidates, 12)}; choose one, for example:\n  "
-        + _command(paths, {**given, "--metric": likely})
+        + command(paths, {**given, "--metric": likely})
     )
 
 
@@ -139,9 +139,7 @@ def _x_name(runs: Sequence[RunLog], x: str | None, paths: Sequence[str], given: 
             return own[0]
         common = [kind for kind in names.STEP_NAMES if all(has_x(run, kind) for run in runs)]
         hint = (
-            _command(paths, {**given, "--x": common[0]})
-            if common
-            else "no x is common to all of them; read them one kind at a time"
+            command(paths, {**given, "--x": common[0]}) if common else "no x is common to all of them; read them one kind at a time"
         )
         raise InputError(f"runs are counted in different units ({_some(own)}); choose one, for example:\n  {hint}")
     if not any(has_x(run, x) for run in runs):
@@ -172,13 +170,13 @@ def _goal(runs: Sequence[RunLog], metric: str, goal: Goal | None, paths: Sequenc
     found = told.pop() if len(told) == 1 else None if told else names.goal(metric)
     if found is None:
         raise InputError(
-            f"whether less or more of {metric!r} is better is not known; say it:\n  {_command(paths, {**given, '--goal': 'min'})}\n"
-            f"  {_command(paths, {**given, '--goal': 'max'})}"
+            f"whether less or more of {metric!r} is better is not known; say it:\n  {command(paths, {**given, '--goal': 'min'})}\n"
+            f"  {command(paths, {**given, '--goal': 'max'})}"
         )
     return found
 
 
-def _command(paths: Sequence[str], given: Mapping[str, str | None]) -> str:
+def command(paths: Sequence[str], given: Mapping[str, str | None]) -> str:
     """A command line ready to paste; under the command that is running, or `farfield runs read`."""
     verb = "farfield runs read"
     if "click" in sys.modules:

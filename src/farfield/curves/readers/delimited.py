@@ -21,9 +21,23 @@ _TENSORBOARD_DOWNLOAD = ["Wall time", "Step", "Value"]
 _DOWNLOAD_NAME = re.compile(r"^run-(?P<run>.+?)-tag-(?P<tag>.+)$")
 _DELIMITERS = (",", "\t", ";", "|")
 _MISSING = [m for m in tables.MISSING if m]
+_PACKED = {
+    b"\x1f\x8b": ("gzip", "zcat"),
+    b"BZh": ("bzip2", "bzcat"),
+    b"\xfd7zXZ\x00": ("xz", "xzcat"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstdcat"),
+    b"PK\x03\x04": ("zip", "unzip -p"),
+}
 _LOSSY = "the file is not UTF-8: what cannot be read shows as \ufffd; save it as UTF-8"
 _NUMBER = re.compile(rb"^\s*\"?[-+]?(\d|\.\d|nan|inf)", re.IGNORECASE)
 POLARS_ERRORS: tuple[type[BaseException], ...] = (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError)
+
+
+def refuse_packed(data: bytes, path: str, command: str) -> None:
+    """Raise FormatError for a compressed file; it says how to hand its content to `command`."""
+    for magic, (name, tool) in _PACKED.items():
+        if data.startswith(magic):
+            raise FormatError(f"{path}: compressed with {name}; unpack it, for example: {tool} {path} | {command}")
 
 
 def delimiter(head: bytes) -> str | None:

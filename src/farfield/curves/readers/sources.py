@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from farfield.curves.readers import (
+    assemble,
     delimited,
     frames,
     jsonlogs,
@@ -158,6 +159,7 @@ def from_bytes(data: bytes, where: Where, options: Mapping[str, Any], sidecar: M
         return wandb.read_wandb(data, where)
     if kind == "tensorboard":
         return tensorboard.read_tensorboard([(where.path, data)], where)
+    delimited.refuse_packed(data, where.path, assemble.command(["-"], {}))
     if kind is None and b"\0" in data[:_HEAD]:
         raise FormatError(f"{where.path}: not a log in a known format (its first bytes are {data[:8]!r}); allowed: {_WRITERS}")
     runs = _TABLES[kind or "text"](data, where, **options)
