@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import itertools
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from farfield import formats
 from farfield.cli import cli, main
 from farfield.errors import FormatError, InputError
-from farfield.weights.crc import combine
+from farfield.weights.crc import FOLD, Crc32, combine
 from farfield.weights.io import Checkpoint, CheckpointWriter, diff, verify
 from stored_tensors import entry, raw_file, write_file, write_index
 
@@ -239,6 +240,28 @@ def test_checksums_combine(pieces: list[bytes]) -> None:
     for piece in pieces:
         crc = combine(crc, zlib.crc32(piece), len(piece))
     assert crc == zlib.crc32(b"".join(pieces))
+
+
+def test_the_folded_crc_is_that_of_zlib() -> None:
+    data = np.random.default_rng(0).integers(0, 256, 2_000_003).astype(np.uint8)
+    word = 8 * FOLD[0]
+    for cuts in (
+        [],
+        [5],
+        [2 * word],
+        [2 * word - 8, 2 * word + 8],
+        [3 * word, 6 * word, 6 * word + 1, 11 * word],
+        [300_000, 300_000],
+    ):
+        crc, edges = Crc32(), [0, *cuts, data.size]
+        for begin, end in itertools.pairwise(edges):
+            crc.update(data[begin:end].data)
+            if begin % 16 == 0:
+                assert crc.value == zlib.crc32(data[:end])
+        assert crc.value == zlib.crc32(data)
+    begun = Crc32(zlib.crc32(b"before"))
+    begun.update(data.data)
+    assert begun.value == zlib.crc32(data, zlib.crc32(b"before"))
 
 
 def test_tensors_written_from_threads(tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ _FILTERS = (
     click.option("--include", multiple=True, metavar="REGEX", help="Only tensors in whose names this is found; repeatable."),
     click.option("--exclude", multiple=True, metavar="REGEX", help="Copy tensors in whose names this is found; repeatable."),
     click.option("--dtype", metavar="TYPE", help="Of the output: bfloat16, float16, float32 or float64 [default: the inputs']."),
-    click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Tensors worked on at a time."),
+    click.option(
+        "--threads", type=click.IntRange(1, 64), help="Work in so many threads; by default two where there are two processors."
+    ),
 )
 
 
@@ -110,7 +112,7 @@ def extrapolate(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     dtype: str | None,
-    threads: int,
+    threads: int | None,
 ) -> None:
     """Write tuned + alpha (tuned - base), every element rounded once. TUNED may be a LoRA adapter (PEFT) on BASE.
 
@@ -133,10 +135,12 @@ def extrapolate(
 @click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
 @click.option("--dtype", metavar="TYPE", help="Of the output, instead of the recipe's.")
 @click.option("--low", metavar="PATH", help="Write there what rounding loses: output + low has twice the digits.")
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Tensors worked on at a time.")
+@click.option(
+    "--threads", type=click.IntRange(1, 64), help="Work in so many threads; by default two where there are two processors."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
 @click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
-def merge(recipe: str, out: str, dtype: str | None, low: str | None, threads: int, dry_run: bool, quiet: bool) -> None:
+def merge(recipe: str, out: str, dtype: str | None, low: str | None, threads: int | None, dry_run: bool, quiet: bool) -> None:
     """Merge checkpoints by a RECIPE: TOML, or mergekit's YAML or JSON.
 
     Methods: linear, task_arithmetic, extrapolate, slerp, model_stock, ties, dare_linear, dare_ties, breadcrumbs, breadcrumbs_ties,
@@ -188,7 +192,7 @@ def sweep(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     dtype: str | None,
-    threads: int,
+    threads: int | None,
     as_json: bool,
     as_csv: bool,
     out: str | None,

@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from farfield import checks
 from farfield.errors import InputError, unknown_name
@@ -27,6 +30,7 @@ __all__ = ["CHUNK", "Choose", "Plan", "combine", "dtype_named", "execute", "open
 Choose = Callable[[str], DeltaEdit | None]
 CHUNK = 1 << 18  # elements
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_SPAN = 1 << 23  # elements that one thread works through before it looks what is next
 _MOST_NAMED = 3  # tensors that a refusal names
 
 
@@ -169,7 +173,7 @@ def execute(
     out: str | os.PathLike[str],
     *,
     chunk: int = CHUNK,
-    threads: int = 1,
+    threads: int | None = None,
     key: str | None = None,
     metadata: Mapping[str, str] | None = None,
     sync: bool = True,
@@ -181,7 +185,7 @@ def execute(
     plan : from :func:`plan`
     out : a directory that does not exist or is empty, or a ``.safetensors`` file if the base is one file (which has no side files)
     chunk : elements read and written at a time
-    threads : how many tensors are worked on at a time
+    threads : how many work at a time; by default two where there are two processors
     key : says what is merged how; what a killed run of the same key left is then taken up instead of done again
     metadata : header metadata besides the base's own
     sync : make the files survive a power cut before they take their name
@@ -189,7 +193,7 @@ def execute(
     Raises InputError before writing where `out` is, holds or lies in an input, exists, or its disk has too little space.
     """
     checks.count("chunk", chunk)
-    checks.count("threads", threads)
+    threads = checks.count("threads", threads) if threads is not None else min(2, _processors())
     target = Path(out)
     _refuse_touching(target, plan.operands)
     base = plan.operands[0]
@@ -203,36 +207,75 @@ def execute(
         target, layout, {**base.metadata, **(metadata or {})}, side_files=beside, inputs=plan.operands, key=key, sync=sync
     ) as writer:
         edits = survey(plan.edits, lambda name: views(plan.operands, name))
-        free = [Kernel(plan, edits, chunk) for _ in range(threads)]  # list operations are atomic; there are as many as threads
+        spans = [_spans(writer, names, edits, chunk) for names in ([name for name, _, _ in tensors] for _, tensors in layout)]
+        queues = _shared_out(spans, threads)
+        stop = threading.Event()
 
-        def work(name: str) -> None:
-            kernel = free.pop()
-            try:
-                ranges = writer.missing(name)
+        def work(own: int) -> None:
+            kernel = Kernel(plan, edits, chunk)
+            prepared: tuple[str, Any] = ("", None)
+            while not stop.is_set() and (span := _next(queues, own)) is not None:
+                name, begin, end = span
                 edit = edits[name]
-                state = None if edit is None or not ranges else edit.prepare(name, views(plan.operands, name))
-                for begin, end in ranges:
-                    for start in range(begin, end, chunk):
-                        writer.write(name, start, kernel(name, state, start, min(start + chunk, end)))
-            finally:
-                free.append(kernel)
+                if prepared[0] != name:
+                    prepared = name, None if edit is None else edit.prepare(name, views(plan.operands, name))
+                for start in range(begin, end, chunk):
+                    writer.write(name, start, kernel(name, prepared[1], start, min(start + chunk, end)))
 
-        names = [name for _, tensors in layout for name, _, _ in tensors]
         if threads == 1:
-            for name in names:
-                work(name)
+            work(0)
         else:
             with ThreadPoolExecutor(threads) as pool:
                 try:
-                    for _ in pool.map(work, names):
-                        pass
+                    for done in as_completed([pool.submit(work, i) for i in range(threads)]):
+                        done.result()
                 except BaseException:
-                    pool.shutdown(cancel_futures=True)
+                    stop.set()
                     raise
         return writer.finish()
 
 
-def write_plan(plan: Plan, out: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None, threads: int = 1) -> Path:
+def _spans(
+    writer: CheckpointWriter, names: Sequence[str], edits: Mapping[str, DeltaEdit | None], chunk: int
+) -> list[tuple[str, int, int]]:
+    """What is to be written of a file's tensors, in pieces for one thread: what is prepared for a whole tensor stays in one."""
+    out = []
+    for name in names:
+        edit = edits[name]
+        for begin, end in writer.missing(name):
+            most = max(_SPAN // chunk, 1) * chunk if edit is None or edit.scope == "element" else end - begin
+            out += [(name, start, min(start + most, end)) for start in range(begin, end, most)]
+    return out
+
+
+def _shared_out(files: Sequence[Sequence[tuple[str, int, int]]], threads: int) -> list[deque[tuple[str, int, int]]]:
+    """A queue a thread, of whole files where there are enough: two threads that write to one file wait for each other."""
+    queues: list[deque[tuple[str, int, int]]] = [deque() for _ in range(threads)]
+    sizes = [0] * threads
+    for spans in sorted(files, key=lambda f: -sum(end - begin for _, begin, end in f)):
+        least = sizes.index(min(sizes))
+        queues[least].extend(spans)
+        sizes[least] += sum(end - begin for _, begin, end in spans)
+    return queues
+
+
+def _next(queues: Sequence[deque[tuple[str, int, int]]], own: int) -> tuple[str, int, int] | None:
+    """The first of a thread's own queue, or, where that is done, the last of the longest of the others'."""
+    try:
+        return queues[own].popleft()
+    except IndexError:
+        pass
+    while any(queues):
+        try:
+            return max(queues, key=len).pop()
+        except IndexError:  # another thread was faster
+            continue
+    return None
+
+
+def write_plan(
+    plan: Plan, out: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None, threads: int | None = None
+) -> Path:
     """Write a plan's result to `out` and, given `low`, what rounding loses to that; returns `out`.
 
     Each takes up what a killed run of the same plan left. Raises InputError as :func:`execute`, and for `low` with stochastic
@@ -251,6 +294,11 @@ def write_plan(plan: Plan, out: str | os.PathLike[str], *, low: str | os.PathLik
         lost = dataclasses.replace(plan, low=True)
         execute(lost, low, threads=threads, key=lost.fingerprint)
     return done
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_touching(target: Path, operands: Sequence[Checkpoint]) -> None:

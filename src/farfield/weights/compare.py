@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +19,7 @@ import numpy as np
 from farfield import formats
 from farfield.errors import FormatError, InputError
 from farfield.weights.checkpoint import CRC_KEY, Checkpoint, raw_dtype
+from farfield.weights.crc import Crc32
 from farfield.weights.header import FLOAT_DTYPES, TensorInfo
 
 if TYPE_CHECKING:
@@ -122,16 +122,16 @@ def verify(path: str | os.PathLike[str]) -> Verification:
 
 def _check_file(checkpoint: Checkpoint, shard: str) -> FileCheck:
     header = checkpoint.shards[shard]
-    crc = not_finite = 0
+    crc, not_finite = Crc32(), 0
     for info in header.tensors:
         for start in range(0, info.nbytes, _CHUNK_BYTES):
             chunk = checkpoint.read_bytes(info.name, start, min(start + _CHUNK_BYTES, info.nbytes))
-            crc = zlib.crc32(chunk.data, crc)
+            crc.update(chunk.data)
             if info.dtype in FLOAT_DTYPES:
                 values = formats.widen(chunk.view(raw_dtype(info.dtype)[0]), info.dtype)
                 not_finite += int(np.count_nonzero(~np.isfinite(values)))
     recorded = header.metadata.get(CRC_KEY)
-    checksum: Literal["ok", "wrong", "none"] = "none" if recorded is None else "ok" if recorded == f"{crc:08x}" else "wrong"
+    checksum: Literal["ok", "wrong", "none"] = "none" if recorded is None else "ok" if recorded == f"{crc.value:08x}" else "wrong"
     return FileCheck(shard, len(header.tensors), header.file_size - header.body, checksum, not_finite)
 
 

@@ -64,7 +64,7 @@ def extrapolate(
     rounding: Rounding = "nearest",
     seed: int = 0,
     low: PathLike | None = None,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Path:
     """Write tuned + alpha (tuned - base) to `out`, every element rounded once from the exact result; returns the path.
 
@@ -78,7 +78,7 @@ def extrapolate(
     rounding, seed : ``stochastic`` rounds to one of the two neighbours, the nearer the likelier: steps below the spacing of a short
         format then move the weights on average
     low : where to write, as another checkpoint, what rounding loses; `out` + `low` is the result to twice the digits
-    threads : tensors worked on at a time; the result is the same
+    threads : how many work at a time, by default two where there are two processors; the result is the same
 
     Raises InputError, before a byte is written, where the checkpoints do not fit together or the output cannot be written.
     Source: arXiv 2404.16792, equation 2.
@@ -201,7 +201,7 @@ def sweep(
     dtype: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    threads: int = 1,
+    threads: int | None = None,
     rng: Seed = 0,
 ) -> Sweep:
     """Score tuned + alpha (tuned - base) for several alpha and choose.
@@ -329,7 +329,7 @@ class _InMemory:
 
 
 class _OnDisk:
-    def __init__(self, base: str, tuned: str, options: Mapping[str, Any], scratch: PathLike | None, threads: int) -> None:
+    def __init__(self, base: str, tuned: str, options: Mapping[str, Any], scratch: PathLike | None, threads: int | None) -> None:
         self.base, self.tuned, self.options, self.threads = base, tuned, dict(options), threads
         self.scratch = None if scratch is None else Path(scratch)
         if self.scratch is not None and not self.scratch.is_dir():

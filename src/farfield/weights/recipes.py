@@ -117,7 +117,7 @@ class Recipe:
         n_layers = 1 + max((layer_of(name) or 0 for name in operands[0].tensors), default=0)
         return plan(operands, self.choose(n_layers), dtype=self.dtype, rounding=self.rounding, seed=self.rounding_seed)
 
-    def run(self, out: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None, threads: int = 1) -> Path:
+    def run(self, out: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None, threads: int | None = None) -> Path:
         """Write the merged checkpoint to `out`; see :func:`farfield.weights.algebra.write_plan`."""
         return write_plan(self.plan(), out, low=low, threads=threads)
 

@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from farfield.errors import InputError, unknown_name
 from farfield.weights.checkpoint import CRC_KEY, INDEX_ENDING, Checkpoint, is_plain_shard_name, raw_dtype
-from farfield.weights.crc import combine
+from farfield.weights.crc import Crc32, combine
 from farfield.weights.header import TensorInfo, build_header
 
 if sys.platform != "win32":
     import fcntl
 
 Layout = Sequence[tuple[str, Sequence[tuple[str, str, Sequence[int]]]]]
-_JOURNAL_EVERY = 64 * 2**20  # bytes of a tensor after which the journal says so
+_JOURNAL_EVERY = 16 * 2**20  # bytes of a tensor after which the journal says so
 _READ_BACK = 4 * 2**20
 _SPARE_DISK = 16 * 2**20  # for headers, index and journal
 _NO_CRC = "00000000"
@@ -56,7 +56,7 @@ class CheckpointWriter:
         left is taken up, and what an error interrupts is kept; without one, it is removed
     sync : make the files survive a power cut before they take their name
 
-    Use it as a context manager and call :meth:`finish` within. Different tensors may be written from different threads.
+    Use it as a context manager and call :meth:`finish` within. Different elements may be written from different threads.
 
     Raises
     ------
@@ -127,18 +127,22 @@ class CheckpointWriter:
         if not len(data):
             return
         pieces = self._pieces[name]
-        at = bisect.bisect(pieces, begin, key=lambda p: p.start)
-        if (at > 0 and pieces[at - 1].stop > begin) or (at < len(pieces) and pieces[at].start < end):
-            raise InputError(f"some of elements {start} to {start + raw.size // per_element} of {name!r} are written already")
+        with self._lock:
+            at = bisect.bisect(pieces, begin, key=lambda p: p.start)
+            if (at > 0 and pieces[at - 1].stop > begin) or (at < len(pieces) and pieces[at].start < end):
+                raise InputError(f"some of elements {start} to {start + raw.size // per_element} of {name!r} are written already")
+            goes_on = at > 0 and pieces[at - 1].stop == begin and not pieces[at - 1].journalled
+            piece = pieces[at - 1] if goes_on else _Piece(begin, begin)
         self._put(info.shard, info.offset + begin, data)
-        if at > 0 and pieces[at - 1].stop == begin and not pieces[at - 1].journalled:
-            piece = pieces[at - 1]
-            piece.stop, piece.crc = end, zlib.crc32(data, piece.crc)
-        else:
-            piece = _Piece(begin, end, zlib.crc32(data))
-            pieces.insert(at, piece)
-        if piece.stop - piece.start >= _JOURNAL_EVERY or sum(p.stop - p.start for p in pieces) == info.nbytes:
-            self._note(name)
+        piece.crc.update(data)  # whoever writes on from a piece's end is its only writer
+        with self._lock:
+            piece.stop = end
+            if not goes_on:
+                bisect.insort(pieces, piece, key=lambda p: p.start)
+            if sum(p.stop - p.start for p in pieces) == info.nbytes:
+                self._note(name, [p for p in pieces if not p.journalled])
+            elif piece.stop - piece.start >= _JOURNAL_EVERY:
+                self._note(name, [piece])
 
     def finish(self) -> Path:
         """Close the checkpoint and give it its name, which is returned.
@@ -305,18 +309,15 @@ class CheckpointWriter:
             except OSError as error:
                 raise self._failed(error) from error
 
-    def _note(self, name: str) -> None:
-        """Journal the pieces of a tensor that it does not hold yet; they grow no further."""
-        pieces = self._pieces[name]
-        new = [p for p in pieces if not p.journalled]
-        text = b"".join(_journal_line(name, piece) for piece in new)
+    def _note(self, name: str, pieces: Sequence[_Piece]) -> None:
+        """Journal pieces of a tensor, under the lock; they grow no further."""
+        text = b"".join(_journal_line(name, piece) for piece in pieces)
         try:
-            with self._lock:
-                os.lseek(self._journal, 0, os.SEEK_END)
-                os.write(self._journal, text)
+            os.lseek(self._journal, 0, os.SEEK_END)
+            os.write(self._journal, text)
         except OSError as error:
             raise self._failed(error) from error
-        for piece in new:
+        for piece in pieces:
             piece.journalled = True
 
     def _file_size(self, shard: str) -> int:
@@ -327,7 +328,7 @@ class CheckpointWriter:
         for info in self.tensors.values():
             if info.shard == shard:
                 for piece in self._pieces[info.name]:
-                    crc = combine(crc, piece.crc, piece.stop - piece.start)
+                    crc = combine(crc, piece.crc.value, piece.stop - piece.start)
         return crc
 
     # -- the end ---------------------------------------------------------------------------------------------------------
@@ -388,12 +389,12 @@ class _Piece:
 
     __slots__ = ("crc", "journalled", "start", "stop")
 
-    def __init__(self, start: int, stop: int, crc: int, journalled: bool = False) -> None:
-        self.start, self.stop, self.crc, self.journalled = start, stop, crc, journalled
+    def __init__(self, start: int, stop: int, crc: int = 0, journalled: bool = False) -> None:
+        self.start, self.stop, self.crc, self.journalled = start, stop, Crc32(crc), journalled
 
 
 def _journal_line(name: str, piece: _Piece) -> bytes:
-    return json.dumps([name, piece.start, piece.stop, piece.crc]).encode() + b"\n"
+    return json.dumps([name, piece.start, piece.stop, piece.crc.value]).encode() + b"\n"
 
 
 def _crc_entry(crc: bytes) -> bytes:
