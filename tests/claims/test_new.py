@@ -15,6 +15,7 @@ from farfield.claims import sources
 from farfield.cli import new
 from farfield.errors import FormatError, InputError
 from farfield.papers import record
+from papers.checkouts import Checkout
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "add-a-paper.md"
@@ -133,6 +134,13 @@ def test_nothing_is_written_over_and_names_are_checked(tmp_path: Path) -> None:
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [kept]
     with pytest.raises(InputError, match="not a source checkout"):
         new.command.main(["P104", "--family", "curves", "--root", str(tmp_path / "src")], standalone_mode=False)
+
+
+def test_a_slug_that_is_taken_is_refused(tmp_path: Path) -> None:
+    Checkout(tmp_path).record("P015", slug="lc-pfn")
+    with pytest.raises(InputError, match="slug 'lc-pfn' is that of P015"):
+        new.write(tmp_path, "P104", "curves", "lc-pfn")
+    assert new.write(tmp_path, "P104", "curves", "lc-pfn-2")
 
 
 def test_the_catalogue_holds_no_half_filled_paper() -> None:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.option("--target", type=float, help="Share of the full score to be reached. [default: 0.9; the toy is solved or not]")
 @click.option("--seeds", "n_seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each dimension.")
 @click.option("--steps", type=click.IntRange(1), default=500, show_default=True, help="Batches of a training.")
-@click.option("--rate", type=float, default=3e-3, show_default=True, help="Learning rate of AdamW with all weights.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=3e-3,
+    show_default=True,
+    help="Learning rate of AdamW with all weights.",
+)
 @click.option("--level", type=float, default=0.9, show_default=True, help="Coverage of the bootstrap over seeds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="First seed.")
 @output_options

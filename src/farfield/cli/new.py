@@ -110,6 +110,9 @@ def write(root: Path, paper: str, family: str, slug: str | None = None) -> list[
         raise InputError(f"slug is {slug!r}; allowed: lower-case letters and digits in parts joined by hyphens, such as lc-pfn")
     if family not in record.FAMILIES:
         raise unknown_name("family", family, record.FAMILIES)
+    for other in record.read_all(root / "src" / "farfield" / "papers", {}).values():
+        if other.slug == slug:
+            raise InputError(f"slug {slug!r} is that of {other.id}; every paper needs its own")
     module = slug.replace("-", "_")
     program = f"{paper.lower()}_{module}" if slug != paper.lower() else f"{paper.lower()}_claim"
     names = {"id": paper, "slug": slug, "family": family, "module": module, "function": module, "program": program}

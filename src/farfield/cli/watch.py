@@ -75,8 +75,8 @@ def command(
 ) -> None:
     """Follow the logs in PATH... while they are written; say which runs to stop and why.
 
-    What was said and done is remembered in a file: a watch that begins again repeats nothing. Ends with Ctrl-C.
-    Exit code 0: ended; 2: bad input.
+    What was said and done is remembered in a file: a watch that begins again repeats nothing. Exit code 0:
+    looked (--once); 2: bad input; 130: ended with Ctrl-C.
     """
     if not interval > 0:
         raise InputError(f"--interval {interval:g}: it must be above 0 seconds")
