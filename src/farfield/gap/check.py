@@ -7,6 +7,10 @@ and three tenths of the rows; for what lies inside there is five-fold cross-vali
 to expect of new rows of that reach. Past the reach that the hidden rows attained there is nothing to go by: such a row is
 *unsupported*, and gets no figure.
 
+The intervals hold what is by chance in that: fits and hidden rows are both drawn with replacement, for errors beyond the misfit is
+added by which the losses of each shell differ from what the other fits foretell at the same reach, and for the mean over the new
+rows the scatter of as many single losses.
+
 What this cannot see: a change of what the target does with the inputs, a function that bends more beyond than it did within, and
 errors that hang on other things than reach. It is about the learner, refitted on fewer rows than it has in the end.
 """
@@ -27,10 +31,9 @@ from farfield.errors import InputError
 from farfield.gap.measure import _target
 from farfield.gap.models import answer, copied, fit, name_of
 from farfield.gap.reach import Cloud, Embed, shells
-from farfield.gap.resample import resampled
 from farfield.gap.result import Estimate
 from farfield.gap.scores import SCORES, Score, Seen, get_score
-from farfield.intervals import wilson
+from farfield.intervals import resample_counts, wilson
 from farfield.seeds import Seed, generator
 from farfield.splits.rows import FloatArray, IntArray, n_rows, take_rows
 
@@ -204,8 +207,8 @@ def gap_check(
     if hasattr(model, "fit"):
         out = np.flatnonzero(beyond & np.isfinite(reach))
         order = cloud.order(take_rows(new, out) if out.size else None)
-        rows, at, losses = _backtest(model, X, target, score, cloud, order, label, generate)
-        bins, place, horizon, expected = _expected(rows, at, losses, reach, score, level, n_boot, generate)
+        tests = _backtest(model, X, target, score, cloud, order, label, generate)
+        bins, place, horizon, expected = _expected(tests, reach, score, level, n_boot, generate)
     else:
         notes.append("the model has no fit, so nothing can be hidden from it: no error can be foretold")
     status: tuple[Status, ...] = tuple(
@@ -241,16 +244,24 @@ def _is_fitted(model: Any) -> bool:
     return any(key.endswith("_") and not key.startswith("_") for key in vars(model)) if hasattr(model, "__dict__") else False
 
 
+class _Hidden(NamedTuple):
+    """What one fit of the backtest lost on the rows hidden from it; `shell`: the far end, or else a fold."""
+
+    rows: IntArray
+    reach: FloatArray
+    loss: FloatArray
+    shell: bool
+
+
 def _backtest(
     model: Any, X: Any, y: NDArray[Any], score: Score, cloud: Cloud, order: FloatArray, label: str, rng: np.random.Generator
-) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Hidden rows, their reach from what was left, and their losses, over all fits."""
+) -> list[_Hidden]:
     n = y.shape[0]
     fold = rng.permutation(np.arange(n) * FOLDS // n)
     parts = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
     parts += shells(order, SHARES)
     whole = Seen(float(y.mean()), float(y.var()), np.empty(0)) if score.numeric else None
-    rows, at, losses = [], [], []
+    out = []
     for i, (core, hidden) in enumerate(parts):
         if not score.numeric and np.unique(y[core]).size < 2:
             continue
@@ -258,20 +269,19 @@ def _backtest(
         fitted, seen = fit(copied(model), X, y, core, score, where)
         answers = answer(fitted, X, hidden, score, where)
         assert score.rows is not None
-        rows.append(hidden)
-        losses.append(score.rows(y[hidden], answers, seen if whole is None else whole))
-        at.append(cloud.between(hidden, core))
-    if not rows:
+        losses = score.rows(y[hidden], answers, seen if whole is None else whole)
+        out.append(_Hidden(hidden, cloud.between(hidden, core), losses, i >= FOLDS))
+    if not out:
         raise InputError("every part of the backtest leaves one class to be seen")
-    return np.concatenate(rows), np.concatenate(at), np.concatenate(losses)
+    return out
 
 
 def _expected(
-    rows: IntArray, at: FloatArray, losses: FloatArray, reach: FloatArray, score: Score, level: float, n_boot: int,
-    rng: np.random.Generator,
-) -> tuple[tuple[ReachBin, ...], IntArray, float, Estimate | None]:  # fmt: skip
+    tests: list[_Hidden], reach: FloatArray, score: Score, level: float, n_boot: int, rng: np.random.Generator
+) -> tuple[tuple[ReachBin, ...], IntArray, float, Estimate | None]:
     """The bins of reach, the bin of each new row (-1: unsupported), the horizon, and the mean over the supported rows."""
     finish: Callable[[Any], Any] = score.finish or (lambda v: v)
+    at = np.concatenate([t.reach for t in tests])
     out = np.sort(at[np.isfinite(at) & (at > 1)])
     horizon = float(out[-LEAST]) if out.size >= LEAST else 1.0
     n_bins = min(MOST_BINS, out.size // LEAST)
@@ -279,19 +289,16 @@ def _expected(
     if not n_bins:
         edges = np.array([0.0, 1.0])
     count = edges.size - 1
-    which = np.searchsorted(edges[1:-1], at, side="left") if n_bins else np.zeros(at.size, dtype=np.int64)
-    kept = np.isfinite(at) & ((at <= 1) | (n_bins > 0))
-    which = np.where(kept, which, -1)
-    sums = np.zeros((int(rows.max()) + 1, 2 * count))
-    np.add.at(sums, (rows[kept], which[kept]), losses[kept])
-    np.add.at(sums, (rows[kept], count + which[kept]), 1.0)
-    n_hidden = (sums[:, count:] > 0).sum(axis=0)
-    draws = finish(resampled(sums, n_boot, rng).ratios)
-    total = sums.sum(axis=0)
-    value = total[:count] / total[count:]
+    sums = _sums_by_bin(tests, edges, bool(n_bins))
+    n_hidden = (sums[:, :, 1] > 0).any(axis=0).sum(axis=0)
+    total = sums.sum(axis=(0, 1))
+    value = total[0] / total[1]
+    is_shell = np.array([t.shell for t in tests])
+    draws = _double_bootstrap(sums, is_shell, n_boot, rng)
+    draws[:, 1:] += _misfit(sums, is_shell) * rng.standard_t(len(SHARES), size=(n_boot, 1))
     place = np.where(reach <= horizon, np.searchsorted(edges[1:-1], reach, side="left"), -1)
     tails = [(1 - level) / 2, (1 + level) / 2]
-    ends = np.nanquantile(draws, tails, axis=0)
+    ends = np.nanquantile(finish(draws), tails, axis=0)
     new = np.bincount(place[place >= 0], minlength=count)
     bins = tuple(
         ReachBin(float(edges[b]), min(float(edges[b + 1]), horizon), int(n_hidden[b]), float(finish(value[b])), float(ends[0, b]),
@@ -301,9 +308,61 @@ def _expected(
     if not new.sum():
         return bins, place, horizon, None
     share = new / new.sum()
-    raw = resampled(sums, n_boot, rng).ratios
     used = share > 0
-    mean = finish(raw[:, used] @ share[used])
+    # what is foretold is the mean over these new rows, whose own losses scatter about the mean of their bin
+    losses, which = np.concatenate([t.loss for t in tests]), np.searchsorted(edges[1:-1], at, side="left")
+    spread = np.array([losses[np.isfinite(at) & (which == b)].std() if used[b] else 0.0 for b in range(count)])
+    scatter = float(np.sqrt((spread**2 * new).sum()) / new.sum())
+    mean = finish(np.maximum(draws[:, used] @ share[used] + scatter * rng.normal(size=n_boot), _least(losses)))
     low, high = (float(v) for v in np.nanquantile(mean, tails))
     overall = Estimate(float(finish(value[used] @ share[used])), low, high, int(new.sum()), float(np.nanstd(mean, ddof=1)))
     return bins, place, horizon, overall
+
+
+def _misfit(sums: FloatArray, shell: NDArray[np.bool_]) -> float:
+    """How far the losses beyond of each shell are from what the other fits' losses at the same reach foretell.
+
+    The root of the mean square over the shells, less what the shells' own rows make by chance; 0 where none can be foretold.
+    """
+    found = []
+    for i in np.flatnonzero(shell):
+        others = np.delete(sums, i, axis=0).sum(axis=(0, 1))[:, 1:]
+        loss, number = sums[i, :, 0, 1:], sums[i, :, 1, 1:]
+        known = (others[1] > 0) & (number.sum(axis=0) > 0)
+        if not known.any():
+            continue
+        away = (loss - number * others[0] / np.maximum(others[1], 1.0))[:, known].sum(axis=1)
+        n = number[:, known].sum()
+        found.append(away.sum() ** 2 / n**2 - ((away[number[:, known].any(axis=1)] - away.sum() / n) ** 2).sum() / n**2)
+    return float(np.sqrt(max(np.mean(found), 0.0))) if found else 0.0
+
+
+def _least(losses: FloatArray) -> float:
+    return 0.0 if (losses >= 0).all() else -np.inf
+
+
+def _sums_by_bin(tests: list[_Hidden], edges: FloatArray, beyond: bool) -> FloatArray:
+    """(n_tests, n_rows, 2, n_bins) sum and number of each row's losses in each bin."""
+    n = max(int(t.rows.max()) for t in tests) + 1
+    sums = np.zeros((len(tests), n, 2, edges.size - 1))
+    for i, t in enumerate(tests):
+        which = np.searchsorted(edges[1:-1], t.reach, side="left")
+        kept = np.isfinite(t.reach) & ((t.reach <= 1) | beyond)
+        np.add.at(sums[i, :, 0], (t.rows[kept], which[kept]), t.loss[kept])
+        np.add.at(sums[i, :, 1], (t.rows[kept], which[kept]), 1.0)
+    return sums
+
+
+def _double_bootstrap(sums: FloatArray, shell: NDArray[np.bool_], n_boot: int, rng: np.random.Generator) -> FloatArray:
+    """(n_boot, n_bins) mean loss of each bin when fits, the folds' and the shells' apart, and rows are drawn with replacement."""
+    n_tests, n, _, n_bins = sums.shape
+    flat = sums.transpose(1, 0, 2, 3).reshape(n, -1)
+    some = np.flatnonzero(flat.any(axis=1))
+    by_row = np.concatenate([counts @ flat[some] for counts in resample_counts(some.size, n_boot, rng)])
+    weights = np.zeros((n_boot, n_tests))
+    for kind in (~shell, shell):
+        here = np.flatnonzero(kind)
+        if here.size:
+            weights[:, here] = np.concatenate(list(resample_counts(here.size, n_boot, rng)))
+    total = np.einsum("bt,btkc->bkc", weights, by_row.reshape(n_boot, n_tests, 2, n_bins))
+    return np.asarray(total[:, 0] / np.where(total[:, 1] > 0, total[:, 1], np.nan))

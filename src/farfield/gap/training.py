@@ -199,7 +199,7 @@ def _combined(scores: _Scores, excess: float, c: FloatArray, mean: FloatArray, o
 
 
 def _centred(values: FloatArray) -> FloatArray:
-    return values - values.mean(axis=0)
+    return np.asarray(values - values.mean(axis=0))
 
 
 def _influence(e: Evidence, splits: IntArray, part: int) -> FloatArray:

@@ -5,7 +5,8 @@ A splitter says which rows are *seen* and which lie *beyond*. From that this mod
 * ``train``: what a model is fitted on; ``inside``: rows held out within what is seen;
 * ``beyond``: rows outside, with their distance from what is seen, 0 at its edge, in units of the seen extent; reach = 1 + distance;
 * ``reference``: pairs (fit, score): the score parts make up ``beyond``, and each fit part, as large as ``train`` at most, is drawn
-  from ``train`` and the *other* rows beyond, as many of each as in the two together. A model fitted so has seen the region, and what it still loses there is difficulty.
+  from ``train`` and the *other* rows beyond, as many of each as in the two together. A model fitted so has seen the region, and
+  what it still loses there is difficulty.
 
 No scikit-learn is imported: it asks for ``split`` and ``get_n_splits``, and for ``get_metadata_routing`` where routing is on.
 """
