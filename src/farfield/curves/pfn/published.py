@@ -10,8 +10,9 @@ It is for steps 1 ... 100 and rising curves within [0, 1]. Unlike in the publish
 
 The outputs are those of the published layers to 1e-5, for three quarters of their arithmetic. With one head a score is
 x_i (W_q W_k') x_j': keys are the tokens themselves, and values carry the output map, W_v W_o. What a key's bias adds to the
-scores of a query changes no softmax. The first layer's maps are composed with the embedding of three numbers a token. In the
-last layer nobody reads the seen tokens. Elementwise work goes through pieces that stay in the cache.
+scores of a query changes no softmax, the values' bias and the shift of a normalisation go into the biases that follow. The first
+layer's maps are composed with the embedding of three numbers a token. In the last layer nobody reads the seen tokens.
+Elementwise work goes through pieces that stay in the cache.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ _HEAD_WIDTH = 128
 # tokens worked on at a time, and hidden values
 _TOKENS = 512
 _PIECE = 1 << 15
-# (1 + tanh(x P(x^2) / Q(x^2))) / 2 is the normal distribution function: x times it is GELU within 1.2e-7 (weighted minimax fit)
-_P = (252.4077673987439, 30.506753526505154, 1.6558462657872557, 0.017254685008898513)
-_Q = (316.3450235946612, 23.832510960152177)
+# With x = _UNIT z, GELU(z) = x (1 + tanh(x P(x^2) / Q(x^2))) / (2 _UNIT) within 1.2e-7, a minimax fit; the unit makes P and Q monic
+_UNIT = 0.25840585227156215
+_P = (4.355216520264651, 7.883123645055049, 6.407928656534856)
+_Q = (1.410491221685712, 1.5913821841634928)
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
     query: Linear
-    key: Linear | None  # None: the tokens themselves
-    value: Linear
+    key: Array | None  # None: the tokens themselves
+    value: Array
     out: Array | None  # None: within the values
     out_bias: Array
     perceptron: tuple[Linear, Linear]
-    norms: tuple[tuple[Array, Array], tuple[Array, Array]]
+    scales: tuple[Array, Array]  # of the normalisations
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,50 +72,50 @@ class PublishedNetwork:
                 raise FormatError(f"not a network of the published code: it has no {name}")
             return np.asarray(state[name], dtype=np.float64)
 
-        def perceptron(first: str, second: str) -> tuple[Linear, Linear]:
-            # the GELU between them comes out doubled
+        def perceptron(first: str, second: str, lack: FloatArray, later: FloatArray | float = 0.0) -> tuple[Linear, Linear]:
+            """Of tokens that lack a constant; `later` is added to the outputs. Between the maps is 2 _UNIT times GELU."""
+            inner, outer = get(f"{first}.weight").T, get(f"{second}.weight").T
             return (
-                _linear(get(f"{first}.weight").T, get(f"{first}.bias")),
-                _linear(0.5 * get(f"{second}.weight").T, get(f"{second}.bias")),
+                _linear(_UNIT * inner, _UNIT * (get(f"{first}.bias") + lack @ inner)),
+                _linear(outer / (2 * _UNIT), get(f"{second}.bias") + later),
             )
-
-        def norm(name: str) -> tuple[Array, Array]:
-            return get(f"{name}.weight").astype(np.float32), get(f"{name}.bias").astype(np.float32)
 
         # tokens are inputs @ embed + shift
         time, value = get("encoder.2.weight"), get("y_encoder.1.weight")
-        embed = np.stack([time[:, 0], get("y_encoder.1.bias"), value[:, 0]])
-        shift = get("encoder.2.bias")
-        embedding = _linear(embed, shift)
+        embed, shift = np.stack([time[:, 0], get("y_encoder.1.bias"), value[:, 0]]), get("encoder.2.bias")
         width = len(shift)
+        heads = _heads(width)
         layers: list[_Layer] = []
+        # what the numbers handed from layer to layer lack of the tokens
+        lack = np.zeros(width)
         while f"transformer_encoder.layers.{len(layers)}.linear1.weight" in state:
             at = f"transformer_encoder.layers.{len(layers)}"
             wq, wk, wv = (w.T for w in np.split(get(f"{at}.self_attn.in_proj_weight"), 3))
             bq, _, bv = np.split(get(f"{at}.self_attn.in_proj_bias"), 3)
             wo = get(f"{at}.self_attn.out_proj.weight").T
-            out_bias = get(f"{at}.self_attn.out_proj.bias") + bv @ wo
-            heads = _heads(width)
-            root = (width / heads) ** -0.5
-            wq, bq = wq * root, bq * root
+            source, offset = (np.eye(width), lack) if layers else (embed, shift)
+            out_bias = get(f"{at}.self_attn.out_proj.bias") + (bv + offset @ wv) @ wo + lack
+            wq, bq = wq * (width / heads) ** -0.5, bq * (width / heads) ** -0.5
             if heads == 1:
                 wq, bq, wv = wq @ wk.T, bq @ wk.T, wv @ wo
-            none = np.zeros(width)
-            before, offset = (embed, shift) if not layers else (np.eye(width), none)
+            scales = tuple(get(f"{at}.norm{k}.weight").astype(np.float32) for k in (1, 2))
+            between = get(f"{at}.norm1.bias")
             layers.append(
                 _Layer(
-                    _linear(before @ wq, offset @ wq + bq),
-                    None if heads == 1 else _linear(before @ wk, none),
-                    _linear(before @ wv, offset @ wv),
+                    _linear(source @ wq, offset @ wq + bq),
+                    None if heads == 1 else _linear(source @ wk, shift).weight,
+                    _linear(source @ wv, shift).weight,
                     None if heads == 1 else wo.astype(np.float32),
                     out_bias.astype(np.float32),
-                    perceptron(f"{at}.linear1", f"{at}.linear2"),
-                    (norm(f"{at}.norm1"), norm(f"{at}.norm2")),
+                    perceptron(f"{at}.linear1", f"{at}.linear2", between, between),
+                    (scales[0], scales[1]),
                 )
             )
+            lack = get(f"{at}.norm2.bias")
         if not layers:
             raise FormatError("not a network of the published code: it has no transformer_encoder.layers.0")
-        return cls(embedding, tuple(layers), perceptron("decoder.0", "decoder.2"), checks.finite("borders", borders, ndim=1))
+        head = perceptron("decoder.0", "decoder.2", lack)
+        return cls(_linear(embed, shift), tuple(layers), head, checks.finite("borders", borders, ndim=1))
 
     def logits(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Array:
         """(n, q, n_bars) for seen x, y (n, m) and asked `at` (n, q)."""
@@ -137,9 +139,9 @@ class PublishedNetwork:
             mixed = _attention(layer, source, tokens, seen, kept)
             mixed += layer.out_bias
             mixed += tokens[:, kept:]
-            tokens = _normed(mixed, *layer.norms[0])
+            tokens = _normed(mixed, layer.scales[0])
             tokens += _perceptron(*layer.perceptron, tokens)
-            source = tokens = _normed(tokens, *layer.norms[1])
+            source = tokens = _normed(tokens, layer.scales[1])
         _perceptron(*self.head, tokens, out)
 
     def predict(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Bars:
@@ -167,8 +169,8 @@ def _attention(layer: _Layer, source: Array, tokens: Array, seen: int, kept: int
 
     # of the last layer nobody reads the seen tokens
     query = by_head(layer.query(source[:, kept:]))
-    key = by_head(tokens if layer.key is None else layer.key(source))
-    value = by_head(layer.value(source))
+    key = by_head(tokens if layer.key is None else source @ layer.key)
+    value = by_head(source @ layer.value)
     weight = np.empty((n, heads, m - kept, seen + 1), dtype=np.float32)
     np.matmul(query, key[:, :, :seen].swapaxes(2, 3), out=weight[..., :seen])
     weight[:, :, : seen - kept, seen] = -np.inf
@@ -182,23 +184,23 @@ def _attention(layer: _Layer, source: Array, tokens: Array, seen: int, kept: int
     return joined if layer.out is None else (joined.reshape(-1, width) @ layer.out).reshape(joined.shape)
 
 
-def _normed(x: Array, scale: Array, shift: Array) -> Array:
-    out: Array = x - x.mean(-1, keepdims=True)
+def _normed(x: Array, scale: Array) -> Array:
+    width = x.shape[-1]
+    out: Array = x - np.matmul(x, np.full((width, 1), 1 / width, dtype=np.float32))
     square = np.einsum("...i,...i->...", out, out)[..., None]
-    square /= x.shape[-1]
+    square *= 1 / width
     square += 1e-5
     out /= np.sqrt(square, out=square)
     out *= scale
-    out += shift
     return out
 
 
 def _perceptron(first: Linear, second: Linear, x: Array, out: Array | None = None) -> Array:
-    """second(2 GELU(first(x))), into `out` where it is given."""
+    """Both maps with GELU between them, into `out` where it is given."""
     hidden = first(x)
     flat = hidden.reshape(-1)
     for start in range(0, flat.size, _PIECE):
-        _gelu_twice(flat[start : start + _PIECE])
+        _gelu(flat[start : start + _PIECE])
     rows = hidden.reshape(-1, hidden.shape[-1])
     if out is None:
         out = np.empty((*x.shape[:-1], len(second.bias)), dtype=np.float32)
@@ -207,11 +209,10 @@ def _perceptron(first: Linear, second: Linear, x: Array, out: Array | None = Non
     return out
 
 
-def _gelu_twice(x: Array) -> None:
-    """x (1 + erf(x / sqrt 2)), in place."""
+def _gelu(x: Array) -> None:
+    """2 _UNIT GELU(x / _UNIT), in place."""
     square = x * x
-    top = square * _P[3]
-    top += _P[2]
+    top = square + _P[2]
     top *= square
     top += _P[1]
     top *= square
