@@ -28,6 +28,7 @@ _EXPORTS = {
     "Forecast": "farfield.curves.results",
     "ForecastStatus": "farfield.curves.results",
     "Backtest": "farfield.curves.results",
+    "ContextPFN": "farfield.curves.pfn.context",
     "LCPFN": "farfield.curves.pfn",
     "stop_advice": "farfield.curves.stopping",
     "Adviser": "farfield.curves.stopping",

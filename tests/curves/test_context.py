@@ -168,11 +168,11 @@ def test_a_runs_own_namesake_is_no_context(model: ContextPFN) -> None:
 
 
 def test_groups_are_contexts_of_their_own(model: ContextPFN) -> None:
-    asked, others = curves(2, 12, 1), curves(6, 30, 2, "o")
+    asked, others = curves(2, 12, 1), curves(10, 30, 2, "o")
     named = [dataclasses.replace(c, attributes=c.attributes.with_columns(group=pl.Series(g, dtype=pl.String)))
-             for c, g in ((asked, ["a", "b"]), (others, ["a", "a", "b", "b", "b", None]))]  # fmt: skip
+             for c, g in ((asked, ["a", "b"]), (others, [*"aaaabbbb", "c", None]))]  # fmt: skip
     found = model.forecast(named[0], [25.0], named[1])
-    for i, rows in enumerate(([0, 1], [2, 3, 4])):
+    for i, rows in enumerate(([0, 1, 2, 3], [4, 5, 6, 7])):
         np.testing.assert_allclose(
             found.median()[i], model.forecast(asked.take([i]), [25.0], others.take(rows)).median()[0], atol=1e-9
         )

@@ -41,7 +41,8 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
     "--method",
     default="auto",
     show_default=True,
-    help="A curve form by name, lcpfn (the network), forms (all), or auto: all of it, weighted by success.",
+    help="A curve form by name, lcpfn (the network), context (a network that reads the other runs), forms (all), or auto: "
+    "forms and network, weighted by success.",
 )
 @LR_SCHEDULE
 @CONTEXT

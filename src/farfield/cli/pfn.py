@@ -25,11 +25,14 @@ def command() -> None:
 def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
     """The networks that ship: their prior, size, training and scores."""
     from farfield.curves.pfn import LCPFN, MODELS
+    from farfield.curves.pfn.context import CONTEXT_MODELS, ContextPFN
+    from farfield.curves.pfn.scoring import CUTS
 
     rows = []
-    for name in MODELS:
-        card = dict(LCPFN.load(name).card)
-        scores = card.get("scores", [])
+    for name in (*MODELS, *CONTEXT_MODELS):
+        card = dict((ContextPFN if name in CONTEXT_MODELS else LCPFN).load(name).card)
+        # what a network that reads other runs says depends on them: farfield pfn score
+        found = {s["cut"]: round(s["log_likelihood"], 3) for s in card["scores"] if "cut" in s}
         rows.append(
             {
                 "name": name,
@@ -37,7 +40,7 @@ def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
                 "parameters": card["parameters"],
                 "curves": card["curves"],
                 "hours": round(card["hours"], 2),
-                **{f"ll {100 * s['cut']:g} %": round(s["log_likelihood"], 3) for s in scores},
+                **{f"ll {100 * cut:g} %": found.get(cut) for cut in CUTS},
             }
         )
     emit(rows, format_of(as_json, as_csv, out), out)

@@ -21,7 +21,7 @@ from farfield.curves.results import Backtest
 from farfield.curves.wording import count
 from farfield.errors import InputError
 from farfield.intervals import cluster_bootstrap_ratio, interval_score
-from farfield.predictive import Mixture
+from farfield.predictive import Mixture, Predictive
 from farfield.seeds import Seed, child, root
 
 REACHES = (1.25, 2.0, 4.0)
@@ -93,10 +93,13 @@ def scored(
             seen.centre[:, -1] + seen.scale[:, -1] * evidence.errors[:, -1],
         )
         forecasts: dict[str, list[tuple[IntArray, Mixture]]] = {name: [] for name in predictions}
-        factors = np.ones(len(truth))
+        factors, others = np.ones(len(truth)), np.full((len(truth), len(_COLUMNS)), np.nan)
         lower, upper = forecaster.bounds(context)
         for fold in np.unique(folds):
             test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            own = forecaster.held_out(context, look, test, train)
+            if own is not None:
+                others[test] = _columns(own, truth[test])
             law, factors[test] = calibrate(evidence.take(train), centre[train], scale[train], context.metric, forecaster.level)
             ours = law.predictive(evidence.runs.take(test), centre[test], scale[test], lower=lower[test, 0], upper=upper[test, 0])
             forecasts[OURS].append((test, ours))
@@ -111,6 +114,7 @@ def scored(
                 # as one batch: quantiles of many rows cost little more than those of few
                 order, mixture = np.concatenate([rows for rows, _ in found]), Mixture.concatenate([m for _, m in found])
                 table[name][order] = _columns(mixture.rescaled(factors[order]) if name == OURS else mixture, truth[order])
+        table[OURS] = np.where(np.isnan(others), table[OURS], others)
         parts.append(_rows(context, look.at[:, -1], look.reach, float(reach), truth, table[OURS], evidence.groups))
         for name, values in table.items():
             predictions[name].append(values)
@@ -133,7 +137,7 @@ _QUANTILES = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
 _COLUMNS = ("log_likelihood", "crps", *(f"q{q:g}" for q in _QUANTILES))
 
 
-def _columns(predictive: Mixture, truth: FloatArray) -> FloatArray:
+def _columns(predictive: Predictive, truth: FloatArray) -> FloatArray:
     """(n, n_columns): log-likelihood (kept finite), CRPS and quantiles of each forecast."""
     likelihood = np.maximum(predictive.log_prob(truth), -1e9)
     return np.column_stack([likelihood, predictive.crps(truth), predictive.quantile(_QUANTILES).T])

@@ -26,10 +26,11 @@ from farfield.curves.ensemble import AUTO, NAIVE, NETWORK, Outlook, outlook
 from farfield.curves.forms import FORMS, get_form
 from farfield.curves.schedule_sources import schedules_of
 from farfield.errors import InputError, unknown_name
-from farfield.predictive import Mixture
+from farfield.predictive import Mixture, Predictive
 
 LEAST_POINTS = 3
 LARGEST = 1e100
+CONTEXT = "context"
 SHARES = np.array([0.25, 0.5, 0.75, 1.0])
 # step of log(log(reach)) to which reaches are rounded
 _REACH_STEP = 0.1
@@ -68,6 +69,7 @@ class Predicted:
     at : (n, m) positions in the user's x; predictive : (n, m); outlook : at the same positions
     calibrated : (n,); n_runs, n_groups : (n,) size of the evidence behind each run's interval
     fall : (n,) part of the peak learning rate still to go, NaN where unknown
+    source : how the other runs came to be evidence
     """
 
     at: FloatArray
@@ -77,6 +79,7 @@ class Predicted:
     n_runs: IntArray
     n_groups: IntArray
     fall: FloatArray
+    source: str = "cut at the same reach, whole groups held out"
 
 
 class EnsembleForecaster:
@@ -256,6 +259,10 @@ class EnsembleForecaster:
         kind, k = parse_estimate(self.estimate)
         return 1.0 / np.sqrt(k) if kind == "mean" else 1.0
 
+    def held_out(self, cut: Curves, look: Look, test: IntArray, train: IntArray) -> Predictive | None:
+        """Forecasts of runs `test` of the cut context from runs `train`; None: they are made from the law of errors."""
+        return None
+
     def naive(self, curves: Curves, name: str) -> FloatArray | None:
         """(n,) a naive continuation of the seen curves, whether or not it is a member; None for other names."""
         if name not in NAIVE:
@@ -388,14 +395,19 @@ def estimate_of(y: FloatArray, estimate: str, target: str, metric: Metric) -> fl
 
 
 def make_forecaster(method: str, **settings: object) -> EnsembleForecaster:
-    """``auto``: forms, naive continuations and the network; ``forms``: without the network; or one of them (``lcpfn``) by name."""
+    """``auto``: forms, naive continuations and the network; ``forms``: without the network; ``context``: the network that reads
+    the other runs; or a form, naive continuation or the network (``lcpfn``) by name."""
+    if method == CONTEXT:
+        from farfield.curves.pfn.forecaster import ContextForecaster
+
+        return ContextForecaster(**settings)
     if method in ("auto", "forms"):
         return EnsembleForecaster((*AUTO, NETWORK) if method == "auto" else AUTO, **settings)  # type: ignore[arg-type]
     if method not in (*NAIVE, NETWORK):
         try:
             method = get_form(method).name
         except InputError:
-            raise unknown_name("method", method, ["auto", "forms", NETWORK, *FORMS, *NAIVE]) from None
+            raise unknown_name("method", method, ["auto", "forms", CONTEXT, NETWORK, *FORMS, *NAIVE]) from None
     return EnsembleForecaster((method,), **settings)  # type: ignore[arg-type]
 
 

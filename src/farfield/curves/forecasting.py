@@ -19,7 +19,7 @@ from farfield.curves.forecaster import LEAST_POINTS, Predicted, groups_of, make_
 from farfield.curves.results import Calibration, Forecast, ForecastStatus, seen_estimate
 from farfield.curves.schedule_sources import schedules_of
 from farfield.errors import InputError
-from farfield.predictive import Mixture
+from farfield.predictive import Mixture, Predictive
 from farfield.seeds import Seed, generator
 
 N_PATH = 12
@@ -56,7 +56,8 @@ def forecast(
     to : x to forecast at, a number or (n_runs,); None for each run's planned end
     level : level of the stated intervals, and the one they are calibrated at
     estimate : ``final``, ``mean:k`` (mean of the last k logged values) or ``best`` (best value until then)
-    method : ``auto``, ``forms`` (no network), or by name one curve form, naive continuation or the network (``lcpfn``)
+    method : ``auto``, ``forms`` (no network), ``context`` (the network that reads the other runs), or by name one curve form, naive
+        continuation or the network (``lcpfn``)
     lr_schedule : schedule of every run, e.g. ``cosine:10000``; None to read it from settings and logged rates
     context : further runs to learn from, themselves not forecast; must have the same metric
     compare : P(ends best) needs runs at one x (``same``) or compares each at its own end (``own-end``)
@@ -160,12 +161,16 @@ def _ends(curves: Curves, at: FloatArray, status: list[ForecastStatus]) -> Float
     return out
 
 
-def _spread(predicted: Predicted | None, rows: IntArray, n: int) -> Mixture:
-    """The distributions of the forecast runs in the rows of all; a standard normal, never read, in the others."""
+def _spread(predicted: Predicted | None, rows: IntArray, n: int) -> Predictive:
+    """The distributions of the forecast runs in the rows of all; what stands in the others is never read."""
     if predicted is None:
         blank = np.zeros((n, N_PATH, 1))
         return Mixture(blank + 1.0, blank, blank + 1.0)
-    p = predicted.predictive
+    p: Predictive = predicted.predictive
+    if not isinstance(p, Mixture):
+        index = np.zeros(n, dtype=np.int64)
+        index[rows] = np.arange(rows.size)
+        return p[index]
     m, k = p.loc.shape[1:]
     weights, loc, scale = np.zeros((n, m, k)), np.zeros((n, m, k)), np.ones((n, m, k))
     weights[:, :, 0] = 1.0
@@ -179,7 +184,7 @@ def _spread(predicted: Predicted | None, rows: IntArray, n: int) -> Mixture:
 
 
 def _p_best(
-    curves: Curves, at: FloatArray, status: list[ForecastStatus], final: Mixture, estimate: str, compare: str, rng: Seed
+    curves: Curves, at: FloatArray, status: list[ForecastStatus], final: Predictive, estimate: str, compare: str, rng: Seed
 ) -> tuple[FloatArray | None, str]:
     """(n_runs,) probability to end best, from joint draws with errors shared in a group; or None and the reason."""
     open_ = np.array([s.forecasts for s in status])
@@ -253,7 +258,7 @@ def _calibration(predicted: Predicted | None, context: Curves | None) -> Calibra
     return Calibration(
         n_runs=int(predicted.n_runs[k]),
         n_groups=int(predicted.n_groups[k]),
-        source=f"{others} cut at the same reach, whole groups held out",
+        source=f"{others} {predicted.source}",
         caveat="only runs that got that far could be used",
     )
 

@@ -3,7 +3,7 @@
 The first network reads a run by itself. The second one reads what it answered to questions whose answers are known, from other runs
 and from the run's own beginning (:mod:`questions`), and moves, widens or replaces its answer. It was trained on sweeps drawn from
 `farfield.curves.priors.SweepPrior`, on top of the network `wide`, which stays as it is. Which runs are context is the caller's
-choice; of runs with groups, only those of the same group are used, where there are any.
+choice; of runs with groups, only those of the same group are used, where there are four or more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from farfield.curves.rescored import Rescored
 from farfield.errors import FormatError, InputError, unknown_name
 from farfield.predictive import Mixture
 
-CONTEXT_MODELS: tuple[str, ...] = ()
+CONTEXT_MODELS = ("context",)
 # asked runs at a time
 _CHUNK = 32
 # settings of an asked run are read as at most so many deviations from those of the context
@@ -43,6 +43,8 @@ _FARTHEST = 4.0
 _WIDE = 20.0
 # a text-valued setting with more levels says nothing here
 _MOST_LEVELS = 4
+# with fewer runs of its group a run is read in the context of all
+_LEAST_OF_GROUP = 4
 _BOUNDS = ("hard_low", "soft_low", "soft_high", "hard_high")
 
 
@@ -63,7 +65,7 @@ class ContextPFN:
     engine: ContextEngine
     first: LCPFN
     card: Mapping[str, Any] = field(default_factory=dict)
-    most_runs: int = 64
+    most_runs: int = 48
 
     @classmethod
     def load(cls, name: str | os.PathLike[str] = "context", *, double: bool = False) -> Self:
@@ -155,27 +157,25 @@ class ContextPFN:
     ) -> None:  # fmt: skip
         """Mixtures of runs that share a context, and of their scores, into `out` at `rows`."""
         visible = np.array([[a != b for b in names] for a in asked_names], dtype=bool).reshape(len(asked_names), len(names))
-        last = own.last
         some = np.arange(len(names))
         many = some.size > self.most_runs
-        for column in range(at.shape[1]):
-            pairs, code = np.unique(np.stack([last, at[:, column]], axis=1), axis=0, return_inverse=True)
-            for k, (c, x) in enumerate(pairs):
-                alike = np.flatnonzero(code.ravel() == k)
-                for start in range(0, alike.size, 1 if many else _CHUNK):
-                    part = alike[start : start + (1 if many else _CHUNK)]
-                    if many:
-                        some = nearest(own.take(part), context, places[part], theirs, visible[part[0]], self.most_runs)
-                    n, p = some.size, part.size
-                    runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], places[part]]))
-                    seen = runs.count[:, :, None]
-                    shown = np.concatenate([visible[part][:, some], np.zeros((p, p), dtype=bool)], axis=1)
-                    question = ask(
-                        self.first.engine, runs, seen, np.array([[c]]), np.array([[x]]), n + np.arange(p, dtype=np.int64), shown
-                    )
-                    found = (question.weight, question.loc, question.scale, *self.engine(question))
-                    for whole, values in zip(out, found, strict=True):
-                        whole[rows[part], column] = values[0]
+        # runs that are as far and are asked at the same places share their questions
+        asked, code = np.unique(np.concatenate([own.last[:, None], at], axis=1), axis=0, return_inverse=True)
+        for k, (c, *x) in enumerate(asked):
+            alike = np.flatnonzero(code.ravel() == k)
+            for start in range(0, alike.size, 1 if many else _CHUNK):
+                part = alike[start : start + (1 if many else _CHUNK)]
+                if many:
+                    some = nearest(own.take(part), context, places[part], theirs, visible[part[0]], self.most_runs)
+                n, p, q = some.size, part.size, len(x)
+                runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], places[part]]))
+                seen = np.repeat(runs.count[:, :, None], q, axis=2)
+                shown = np.concatenate([visible[part][:, some], np.zeros((p, p), dtype=bool)], axis=1)
+                targets = n + np.arange(p, dtype=np.int64)
+                question = ask(self.first.engine, runs, seen, np.full((1, q), c), np.array([x]), targets, shown)
+                found = (question.weight, question.loc, question.scale, *self.engine(question))
+                for whole, values in zip(out, found, strict=True):
+                    whole[rows[part]] = np.moveaxis(values, 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,11 +243,11 @@ def nearest(own: _Table, context: _Table, place: FloatArray, places: FloatArray,
 
 
 def _by_group(curves: Curves, known: Curves) -> Iterator[tuple[IntArray, Curves]]:
-    """Rows of `curves` with the runs that are their context: those of their group, or all where there is none of it."""
+    """Rows of `curves` with the runs that are their context: those of their group, or all where it has fewer than four."""
     groups, theirs = (np.array(["" if g is None else f"g{g}" for g in c.column("group")], dtype=object) for c in (curves, known))
     for name in dict.fromkeys(groups.tolist()):
         same = (theirs == name) if name else np.zeros(len(known), dtype=bool)
-        yield np.flatnonzero(groups == name), known.take(same if same.any() else np.ones(len(known), dtype=bool))
+        yield np.flatnonzero(groups == name), known.take(same if same.sum() >= _LEAST_OF_GROUP else np.ones(len(known), dtype=bool))
 
 
 def _settings(curves: Curves, context: Curves) -> tuple[FloatArray, FloatArray]:
