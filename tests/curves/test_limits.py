@@ -11,8 +11,8 @@ import pytest
 from scipy import linalg, stats
 
 import farfield
-from farfield.curves.features import moments
-from farfield.curves.image_scores import _influence, fid, fid_infinity, frechet, is_infinity, sobol_normal
+from farfield.curves.features import Moments, moments
+from farfield.curves.image_scores import _influence, _kernel, _variances, fid, fid_infinity, frechet, is_infinity, sobol_normal
 from farfield.curves.limits import LimitStatus, limit
 from farfield.errors import InputError
 
@@ -70,6 +70,48 @@ def test_influence_is_the_change_by_a_little_more_weight_on_a_row() -> None:
         assert slope == pytest.approx(found[i], rel=0.05, abs=0.02)  # ddof 1 makes them differ by a sixtieth
 
 
+def test_the_kernel_is_half_the_second_derivative_by_the_weights_of_two_rows() -> None:
+    rng = np.random.default_rng(11)
+    x, y = pool(rng, 70, d=5, shift=0.4), pool(rng, 90, d=5, scale=1.3)
+
+    def of(weights: np.ndarray) -> mpmath.mpf:
+        """Frechet distance from x with these weights, in 40 digits."""
+        mean = weights @ x
+        one = ((x - mean) * weights[:, None]).T @ (x - mean)
+        two = np.cov(y.T)
+        with mpmath.workdps(40):
+            values = mpmath.eig(mpmath.matrix(one.tolist()) * mpmath.matrix(two.tolist()), left=False, right=False)
+            root = mpmath.fsum(mpmath.sqrt(mpmath.re(value)) for value in values)
+        return float(((mean - y.mean(0)) ** 2).sum() + np.trace(one) + np.trace(two)) - 2 * root
+
+    n, h = len(x), 2e-4
+    own = Moments(n, x.mean(0), cov=np.cov(x.T, ddof=0))
+    first, second = np.array([0, 3, 5]), np.array([1, 4, 9])
+    found = _kernel(own, moments("y", y), x[first], x[second])
+    for k, (i, j) in enumerate(zip(first, second, strict=True)):
+        value = 0.0
+        for a, b, sign in ((h, h, 1), (h, -h, -1), (-h, h, -1), (-h, -h, 1)):
+            weights = np.full(n, (1 - a - b) / n)
+            weights[i] += a
+            weights[j] += b
+            value += sign * of(weights)
+        assert found[k] == pytest.approx(float(value) / (4 * h * h) / 2, rel=1e-4, abs=1e-4)
+
+
+def test_the_variance_of_influence_is_that_of_the_true_influence_in_heavy_tails_too() -> None:
+    # without the noise of T, and no row with a say in its own value
+    rng = np.random.default_rng(12)
+    d, n, scale = 16, 3000, np.linspace(0.9, 1.12, 16)
+    tails = np.sqrt(4 / rng.chisquare(6, (2, n)))[:, :, None]
+    x, y = rng.normal(size=(2, n, d)) * tails
+    x *= scale
+    known = (x**2 * (1 - 1 / scale)).sum(axis=1).var(), (y**2 * (1 - scale)).sum(axis=1).var()
+    influence = _influence(moments("x", x), moments("y", y), x), _influence(moments("y", y), moments("x", x), y)
+    found = _variances(x, y, moments("y", y), influence)
+    assert sum(found) == pytest.approx(sum(known), rel=0.25)
+    assert sum(i.var() for i in influence) > 1.3 * sum(known)  # the plain variance is not
+
+
 # -- at infinity --------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +163,7 @@ def test_a_subset_of_that_size_scores_what_the_line_says() -> None:
 def test_errors_agree_with_the_nested_bootstrap() -> None:
     rng = np.random.default_rng(6)
     x, y = pool(rng, 600, scale=1.4, shift=0.3), pool(rng, 500)
-    by_influence = fid_infinity(x, y, rng=0)
+    by_influence = fid_infinity(x, y, sizes=5, rng=0)
     by_bootstrap = fid_infinity(x, y, n_boot=60, sizes=5, rng=0)
     assert by_bootstrap.estimate == pytest.approx(by_influence.estimate, abs=by_influence.error / 2)
     assert by_bootstrap.error == pytest.approx(by_influence.error, rel=0.3)  # of 60 resamples: 9 % and more

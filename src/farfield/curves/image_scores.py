@@ -10,7 +10,8 @@ and the Inception Score, exp of the mean Kullback-Leibler divergence of each ima
 Influence values, the change by one more row at x, times n: of FID (x - m1)^T (2 (m1 - m2) + (I - T)(x - m1)), centred, with T the
 map that carries S1 to S2; of IS, IS (KL(x) - ln IS). They remove the subsets' first-order noise and give the pool's sampling error.
 Where two samples hardly differ, I - T is mostly noise and its square biased; the variance of FID's influence is therefore the mean
-product of two sets of values, from T of two halves of the data.
+product of two sets of values at rows of one third of the data, from T of the two others. Noise of the second order has the standard
+deviation sqrt(2 E k^2) / n, with k half the second derivative of FID by the weights of two rows.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ FloatArray = NDArray[np.float64]
 Reference: TypeAlias = "Source | tuple[ArrayLike, ArrayLike]"
 
 _WIDE = 512  # from here on an evaluation takes a second or so: one subset a size
+_PARTS = 3  # of the rows, for the variance of influence values
+_PAIRED = 4096  # rows whose pairs tell the second-order noise
 
 
 def fid(fake: Reference, reference: Reference) -> float:
@@ -110,8 +113,8 @@ def fid_infinity(
     if n_boot:
         checks.count("n_boot", n_boot, least=10)
         return bootstrapped("FID", scored, x.shape[0], m, plan, n_boot, rng, influence)
-    variance = _variances(x, y, second, influence)
-    return influenced("FID", scored(None, None), x.shape[0], m, plan, influence, variance, rng)
+    variance, noise = _variances(x, y, second, influence), _noise(first, second, x, y)
+    return influenced("FID", scored(None, None), x.shape[0], m, plan, influence, variance, noise, rng)
 
 
 def is_infinity(
@@ -162,7 +165,7 @@ def is_infinity(
     divergence = entropy - cross
     plan = Plan(sizes, min_size, level, None)
     influence = whole * (divergence - divergence.mean())
-    return influenced("IS", score, x.shape[0], None, plan, (influence, None), (float(influence.var(ddof=1)), 0.0), rng)
+    return influenced("IS", score, x.shape[0], None, plan, (influence, None), (float(influence.var(ddof=1)), 0.0), None, rng)
 
 
 def sobol_normal(n: int, d: int, *, rng: Seed = None) -> FloatArray:
@@ -238,23 +241,66 @@ def _influence(own: Moments, other: Moments, rows: NDArray[Any]) -> FloatArray:
     return np.asarray(out - out.mean())
 
 
+def _few(*sides: NDArray[Any] | None) -> bool:
+    """Whether a third of the rows says too little of a covariance."""
+    return any(rows.shape[0] < 2 * _PARTS * rows.shape[1] for rows in sides if rows is not None)
+
+
 def _variances(
     x: NDArray[Any], y: NDArray[Any] | None, reference: Moments, influence: tuple[FloatArray, FloatArray | None]
 ) -> tuple[float, float]:
     """Variances of the influence values at fake and reference rows, without what the noise of I - T adds to them.
 
-    With fewer than four rows a feature the halves say too little: the plain variance, which is then too large.
+    Every third of the rows is given values from T of each of the two others: the noise of those is independent, and no row has a
+    say in its own value, which in heavy tails would outweigh all else. With few rows a feature, the plain variance: too large.
     """
-    sides = [rows for rows in (x, y) if rows is not None]
-    if min(rows.shape[0] / rows.shape[1] for rows in sides) < 4:
+    if _few(x, y):
         return float(influence[0].var(ddof=1)), 0.0 if influence[1] is None else float(influence[1].var(ddof=1))
     of_x, of_y = [], []
-    for half in range(2):
-        one = moments("fake", x, np.arange(half, x.shape[0], 2))
-        two = reference if y is None else moments("reference", y, np.arange(half, y.shape[0], 2))
+    for part in range(_PARTS):
+        one = moments("fake", x, np.arange(part, x.shape[0], _PARTS))
+        two = reference if y is None else moments("reference", y, np.arange(part, y.shape[0], _PARTS))
         of_x.append(_influence(one, two, x))
-        of_y.append(np.zeros(1) if y is None else _influence(two, one, y))
-    return max(float((of_x[0] * of_x[1]).mean()), 0.0), max(float((of_y[0] * of_y[1]).mean()), 0.0)
+        of_y.append(np.zeros(_PARTS) if y is None else _influence(two, one, y))
+    return _crossed(of_x), _crossed(of_y)
+
+
+def _crossed(values: list[FloatArray]) -> float:
+    """Mean over the parts of the covariance, within a part, of the values that the two others give it."""
+    found = []
+    for part in range(_PARTS):
+        one, two = (values[(part + by) % _PARTS][part::_PARTS] for by in (1, 2))
+        found.append(float(((one - one.mean()) * (two - two.mean())).mean()))
+    return max(float(np.mean(found)), 0.0)
+
+
+def _noise(first: Moments, second: Moments, x: NDArray[Any], y: NDArray[Any] | None) -> tuple[float, float] | None:
+    """Second-order noise of FID, times n, of fake and reference rows; None where there are few rows a feature."""
+    if _few(x, y):
+        return None
+    return _second_order(first, second, x), 0.0 if y is None else _second_order(second, first, y)
+
+
+def _second_order(own: Moments, other: Moments, rows: NDArray[Any]) -> float:
+    """sqrt(2 E k(x, x')^2) over pairs of different rows: the standard deviation, times n, of what is not linear in the rows."""
+    picked = np.linspace(0, rows.shape[0] - 1, min(rows.shape[0], _PAIRED)).astype(np.int64)
+    values = _kernel(own, other, rows[picked], rows[np.roll(picked, len(picked) // 2)])
+    return math.sqrt(2 * float((values**2).mean()))
+
+
+def _kernel(own: Moments, other: Moments, some: NDArray[Any], others: NDArray[Any]) -> FloatArray:
+    """k (n,) of the Frechet distance at pairs of rows of `own`: half its second derivative by their weights.
+
+    From the second derivative of -2 tr (S1^1/2 S2 S1^1/2)^1/2 in S1. With T = K K^T, q = K^T (x - m), K^T S1 K = diag(l) and p the
+    product of q and q': k = p . 1 + (sum_ab p_a p_b / (l_a + l_b) - (|q|^2 + |q'|^2 - sum l) / 2) / 2.
+    """
+    cov = own.dense_cov()
+    root = transport_root(cov, other.dense_cov())
+    spread = np.einsum("da,da->a", root, cov @ root)
+    q, r = ((chunk.astype(np.float64) - own.mean) @ root for chunk in (some, others))
+    p = q * r
+    squares = ((p @ (1 / np.add.outer(spread, spread))) * p).sum(axis=1)
+    return np.asarray(p.sum(axis=1) + (squares - ((q**2).sum(axis=1) + (r**2).sum(axis=1) - spread.sum()) / 2) / 2)
 
 
 def _xlogx(p: FloatArray) -> FloatArray:

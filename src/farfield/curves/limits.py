@@ -5,18 +5,20 @@ A smooth function of a distribution, taken at the empirical one, is biased by c 
     E score(N, M) = limit + a / N + b / M      (N rows of the sample, M of the reference)
 
 The score is computed on subsets of several sizes of one pool, and a line in 1/N is followed to zero. Here, given the pool of n
-rows, its own score has no error, so the line passes through it: every subset gives one slope (score - score_n) / (1/N - 1/n), and
-the weighted least-squares slope is their weighted mean. The subsets of one size do not overlap. Noise of the first order, by which
-a subset differs from the pool, is removed where the score's influence function is known (all slopes are then equally precise);
-otherwise slopes of small subsets weigh more, in proportion to 1/N - 1/n.
+rows, its own score has no error, so the line passes through it: every subset gives one slope (score - score_n) / (1/N - 1/n). The
+subsets of one size do not overlap. Noise of the first order, by which a subset differs from the pool, is removed where the score's
+influence function is known. All slopes are then equally precise, and what they change with 1/N + 1/n is seen: in heavy tails, or
+with few rows a feature, the bias bends, and the slope that leads on from the pool, at 1/n, is followed, not that of the subsets.
+Otherwise the slope is the mean, in which those of small subsets weigh more, in proportion to 1/N - 1/n.
 
 What is uncertain is the score of the pool, sampling noise of sample and reference, and the two slopes. Noise of the first order is
 the influence values' variance over n and m; of the second, which is all there is where both come from the same distribution, it has
-the standard deviation s / n + t / m, with s and t those of single slopes. Without influence values a nested bootstrap resamples the
+the standard deviation s / n + t / m, with s and t those of single slopes, or better known. What the bend changes is added to the
+error of a slope: the next terms of the bias are of that size or less. Without influence values a nested bootstrap resamples the
 rows of both pools and repeats everything: subsets share rows, so the errors of least squares would be too small.
 
 Deviations from the paper: subsets of one size are disjoint and as many as there are, not one, and no smaller than a fifth of the
-pool, not a tenth; the line passes through the pool's score; the reference's own bias b / M is extrapolated too
+pool, not a tenth; the line passes through the pool's score and may bend; the reference's own bias b / M is extrapolated too
 (``at(None, reference="as is")`` leaves it in, as the paper does).
 """
 
@@ -284,14 +286,30 @@ def _slope(
     slopes, step_of = np.array(found), np.array(steps)
     weights = np.ones(len(slopes)) if influence is not None else step_of
     slope, variance = _mean(slopes, weights)
+    single = float(slopes.var(ddof=1)) if len(slopes) > 1 else 0.0
+    if influence is not None and len(chosen) > 2:
+        straight = slope
+        slope, variance = _leading(slopes, step_of * n + 1)
+        variance += (slope - straight) ** 2
     small = step_of > np.median(step_of)
     parts = [_mean(slopes[part], weights[part]) for part in (small, ~small) if part.sum() >= 2]
     curved = False
     if influence is not None and len(parts) == 2:
         gap, noise = abs(parts[0][0] - parts[1][0]), math.sqrt(parts[0][1] + parts[1][1])
         curved = gap > _CURVED * noise and gap > 0.1 * abs(slope)
-    single = float(slopes.var(ddof=1)) if len(slopes) > 1 else 0.0
     return _Side(slope, variance, single, curved, np.append(chosen, n).astype(np.float64), np.append(values, whole), len(slopes))
+
+
+def _leading(slopes: FloatArray, place: FloatArray) -> tuple[float, float]:
+    """The slope from the pool to infinity, of slopes that change linearly with `place` = n / N, and its variance.
+
+    The chord between two sizes of a + b / N has the slope a + b (1/N + 1/n); that from n to infinity a + b / n, at place 0.
+    """
+    design = np.stack([np.ones_like(place), place], axis=1)
+    inverse = np.linalg.pinv(design)
+    found = inverse @ slopes
+    scatter = ((slopes - design @ found) ** 2).sum() / (len(slopes) - 2)
+    return float(found[0]), float(scatter * (inverse[0] ** 2).sum())
 
 
 def _mean(values: FloatArray, weights: FloatArray) -> tuple[float, float]:
@@ -341,13 +359,18 @@ def influenced(
     plan: Plan,
     influence: tuple[FloatArray, FloatArray | None],
     variance: tuple[float, float],
+    noise: tuple[float, float] | None,
     rng: Seed,
 ) -> Limit:
-    """The limit of a score whose influence values are known, and their variances: its interval needs no resampling."""
+    """The limit of a score whose influence values are known, with their `variance`: its interval needs no resampling.
+
+    `noise` is s and t, the standard deviations times n and m of noise of the second order; None for those of single slopes.
+    """
     found = line(score, n, m, plan, rng, influence)
     of_x, of_y = found.sample, found.reference
     first = variance[0] / n + (variance[1] / m if m else 0.0)
-    second = math.sqrt(of_x.single) / n + (math.sqrt(of_y.single) / m if of_y and m else 0.0)
+    s, t = noise or (math.sqrt(of_x.single), math.sqrt(of_y.single) if of_y else 0.0)
+    second = s / n + (t / m if m else 0.0)
     covariance = np.diag([first + second**2, of_x.variance, of_y.variance if of_y else 0.0])
     return _limit(metric, n, m, plan, found, covariance, math.inf)
 
