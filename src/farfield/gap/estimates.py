@@ -83,7 +83,7 @@ class Intervals:
         training = self._training(weights)
         if training.noise > 0:
             total = float(np.sqrt(max(error**2 + training.variance, LEAST * error**2)))
-            t = float(special.stdtrit(2 * total**4 / training.noise, tails[1]))
+            t = float(special.stdtrit(training.freedom(total**2), tails[1]))
             if error > 0:
                 wider = total / error * t / float(special.ndtri(tails[1]))
                 low, high = value - wider * (value - low), value + wider * (high - value)
@@ -117,7 +117,7 @@ class Intervals:
         if self.evidence is not None:
             return from_training(self.evidence, np.where(weights == 0, 0.0, weights * self._slope(self.means)))
         varied = sum((weights[p] * self.per_split[k] for p, k in _OUTSIDE if weights[p]), np.zeros(self.per_split.size))
-        added, noise = 0.0, 0.0
+        added, noise, least = 0.0, 0.0, 0
         for name in np.unique(self.per_split["region"]):
             here = self.per_split["region"] == name
             some = self.per_split[here]
@@ -125,7 +125,8 @@ class Intervals:
                 share = float((some["n_train"] / some["n_inside"]).mean())
                 rest = float(np.var(varied[here], ddof=1)) * (1 / some.size + share) * (some.size / self.per_split.size) ** 2
                 added, noise = added + rest, noise + 2 * rest**2 / (some.size - 1)
-        return Training(added, noise)
+                least = min(least or some.size - 1, some.size - 1)
+        return Training(added, noise, least)
 
     def _over_repeats(self, weights: FloatArray) -> float:
         """Half the width of the corrected resampled t interval, the regions' in quadrature; 0 without repeats."""

@@ -48,7 +48,7 @@ def extrapolation_gap(
     y: ArrayLike,
     *,
     split: RegionSplitter,
-    scoring: str | Score | Callable[[Any, Any], float] = "neg_mean_absolute_error",
+    scoring: str | Score | Callable[..., float] = "neg_mean_absolute_error",
     groups: ArrayLike | None = None,
     unit: ArrayLike | None = None,
     reference: Literal["matched"] | None = "matched",
@@ -67,7 +67,8 @@ def extrapolation_gap(
         it must not have seen the rows inside, and there is no reference
     X, y : samples (array, data frame, list) and targets (n,)
     split : a splitter of :mod:`farfield.splits`; its `random_state` decides the parts
-    scoring : a name (scikit-learn's, or mae, rmse, auc, ...), a :class:`Score`, or a function (y, answers), higher better
+    scoring : a name (scikit-learn's, or mae, rmse, auc, ...), a :class:`Score`, a scorer of scikit-learn's, or a function
+        (y, answers) -> number, higher better
     groups : (n,) handed to the splitter; also the unit of resampling, unless they are the splitter's environments
     unit : (n,) unit of resampling: rows of one patient, sequence or query, which depend on each other
     reference : ``matched`` refits on as many rows, some of them beyond; None gives the raw gap alone

@@ -6,6 +6,8 @@ variance would make any model look bad.
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -58,28 +60,96 @@ class Score:
         return f"Score({self.name!r})"
 
 
-def get_score(scoring: str | Score | Callable[[Any, Any], float]) -> Score:
-    """The score of that name; a function (y, answers) -> float is a score where higher is better, computed once a resample."""
+def get_score(scoring: str | Score | Callable[..., float]) -> Score:
+    """The score that is meant by a name, a function or a scorer.
+
+    Parameters
+    ----------
+    scoring : a name (ours, or any scorer's of scikit-learn where that is installed), a :class:`Score`, a scorer as
+        ``sklearn.metrics.make_scorer`` makes it, or a function (y, answers) -> number, higher better
+
+    Scores that are no mean over rows are computed once a resample. InputError for anything else.
+    """
     if isinstance(scoring, Score):
         return scoring
     if isinstance(scoring, str):
         name = _ALIASES.get(scoring, scoring)
-        if name not in SCORES:
+        if name in SCORES:
+            return SCORES[name]
+        scorer = _of_scikit_learn(name)
+        if scorer is None:
             raise unknown_name("score", scoring, [*SCORES, *_ALIASES])
-        return SCORES[name]
+        return _from_scorer(scorer, name)
+    if hasattr(scoring, "_score_func") and hasattr(scoring, "_sign"):
+        return _from_scorer(scoring, None)
     if not callable(scoring):
-        raise InputError(f"scoring is {scoring!r}; allowed: a name, a Score or a function (y, answers) -> number, higher better")
-    function = scoring
+        raise InputError(
+            f"scoring is {scoring!r}; allowed: a name, a Score, a scorer or a function (y, answers) -> number, higher better"
+        )
+    if _asks_for_a_model(scoring):
+        raise InputError(
+            f"the score {getattr(scoring, '__name__', scoring)!r} takes (model, X, y), which cannot be resampled; give the function"
+            " (y, answers) -> number that it calls, or what sklearn.metrics.make_scorer makes of that"
+        )
+    name = str(getattr(scoring, "__name__", "score"))
+    return Score(name, name, lower_is_better=False, whole=_one_by_one(scoring, name))
 
+
+def _one_by_one(function: Callable[[Any, Any], float], name: str) -> Callable[[NDArray[Any], NDArray[Any], FloatArray], FloatArray]:
     def whole(y: NDArray[Any], answers: NDArray[Any], counts: FloatArray) -> FloatArray:
         out = np.empty(counts.shape[0])
         for b, row in enumerate(counts.astype(np.int64)):
             index = np.repeat(np.arange(y.shape[0]), row)
-            out[b] = function(y[index], answers[index])
+            try:
+                out[b] = function(y[index], answers[index])
+            except Exception as error:
+                if counts.shape[0] > 1:  # it was computed on the data themselves: a resample it cannot take, say of one class
+                    out[b] = np.nan
+                    continue
+                said = (str(error).strip().splitlines() or ["(no message)"])[0]
+                raise InputError(f"the score {name} failed with {type(error).__name__}: {said}") from error
         return out
 
-    name = str(getattr(scoring, "__name__", "score"))
-    return Score(name, name, lower_is_better=False, whole=whole)
+    return whole
+
+
+def _asks_for_a_model(function: Callable[..., float]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built in, without a signature
+        return False
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) == 3
+
+
+def _of_scikit_learn(name: str) -> Any:
+    """Its scorer of that name, None where there is none or it is not installed."""
+    if importlib.util.find_spec("sklearn") is None:
+        return None
+    from sklearn import metrics
+
+    return metrics.get_scorer(name) if name in metrics.get_scorer_names() else None
+
+
+def _from_scorer(scorer: Any, name: str | None) -> Score:
+    """A scorer as a score: its function, its arguments and what it asks the model for; ours where it is one that is known."""
+    function, arguments, sign = scorer._score_func, dict(getattr(scorer, "_kwargs", {})), scorer._sign
+    called = str(getattr(function, "__name__", "score"))
+    known = _SAME.get(called)
+    if known is not None and not arguments:
+        return SCORES[known]
+    asks = getattr(scorer, "_response_method", "predict")
+    asks = (asks,) if isinstance(asks, str) else tuple(asks)
+    if not {"predict", "predict_proba"} & set(asks):
+        raise InputError(f"the scorer {called} asks a model for {' or '.join(asks)}; allowed: predict, predict_proba")
+    needs: Literal["predict", "proba"] = "predict" if "predict" in asks else "proba"
+
+    def score(y: NDArray[Any], answers: NDArray[Any]) -> float:
+        if needs == "proba" and answers.ndim == 2 and answers.shape[1] == 2:
+            first = "pos_label" in arguments and arguments["pos_label"] == np.unique(y)[0]
+            answers = answers[:, 0 if first else 1]
+        return float(function(y, answers, **arguments))
+
+    return Score(name or called, called.replace("_", " "), sign < 0, needs, whole=_one_by_one(score, called))
 
 
 # -- scores that are means over rows -------------------------------------------------------------------------------------------
@@ -171,6 +241,17 @@ SCORES = {
     )
 }
 _NUMERIC = {n for n in SCORES if n.endswith("_error")} | {"r2"}
+_SAME = {  # functions of scikit-learn's that are scores of ours; its Brier score of two classes is half of ours
+    "mean_absolute_error": "neg_mean_absolute_error",
+    "mean_squared_error": "neg_mean_squared_error",
+    "root_mean_squared_error": "neg_root_mean_squared_error",
+    "median_absolute_error": "neg_median_absolute_error",
+    "r2_score": "r2",
+    "accuracy_score": "accuracy",
+    "balanced_accuracy_score": "balanced_accuracy",
+    "log_loss": "neg_log_loss",
+    "roc_auc_score": "roc_auc",
+}
 _ALIASES = {
     "mae": "neg_mean_absolute_error",
     "mse": "neg_mean_squared_error",

@@ -85,22 +85,29 @@ class Evidence:
 
 
 class Training(NamedTuple):
-    """What training rows add to the variance (it may be below zero), and the variance of that figure itself."""
+    """What training rows add to the variance (it may be below zero), the variance of that figure itself, and the least degrees of
+    freedom that any part of it has."""
 
     variance: float
     noise: float
+    least: int
+
+    def freedom(self, total: float) -> float:
+        """Degrees of freedom of the whole variance `total` (Satterthwaite); parts that were subtracted cannot make them fewer."""
+        return max(2 * total**2 / self.noise, float(self.least))
 
 
 def from_training(e: Evidence, weights: FloatArray) -> Training:
     """What the training rows add to the variance of the sum of `weights` (3,) times the parts' mean losses."""
-    added, noise = 0.0, 0.0
+    added, noise, least = 0.0, 0.0, 0
     for name in np.unique(e.region):
         splits = np.flatnonzero(e.region == name)
         if splits.size > 1 and (weights[REFERENCE] or weights[BEYOND]):
             for part in _of_region(e, splits, weights):
                 added += part.variance
                 noise += part.noise
-    return Training(added, noise)
+                least = min(least or part.least, part.least or least)
+    return Training(added, noise, least)
 
 
 class _Scores(NamedTuple):
@@ -184,7 +191,7 @@ def _combined(scores: _Scores, excess: float, c: FloatArray, mean: FloatArray, o
     """(2 b + b^2) sum h^2 + rest, and the variance of that. `c` (n_fits, n_units) centred shares, `own` (n_units,) the h."""
     spread = float((c**2).sum())
     if df < 1 or spread <= 0:
-        return Training(0.0, 0.0)
+        return Training(0.0, 0.0, 0)
     x, raw = c @ own, float(scores.t @ scores.t)
     squares, size = float(x @ x), float((mean**2).sum()) / spread
     slope = float(scores.t @ x) / squares if df > 2 and squares > 0 else 0.0
@@ -195,7 +202,7 @@ def _combined(scores: _Scores, excess: float, c: FloatArray, mean: FloatArray, o
     variance = float(own @ own)
     if slope:
         noise += (2 * (1 + slope) * variance) ** 2 * (raw - slope**2 * squares) / left / squares
-    return Training((2 * slope + slope**2) * variance + rest, noise)
+    return Training((2 * slope + slope**2) * variance + rest, noise, left)
 
 
 def _centred(values: FloatArray) -> FloatArray:
