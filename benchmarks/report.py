@@ -191,6 +191,34 @@ def networks() -> str:
     return documents.table(("on", "measure", "asked", "measured", ""), rows)
 
 
+def context() -> str:
+    """The network that reads other runs, over the first network alone, the first calibrated on the same runs, and auto."""
+    r = row("context")
+    rows: list[tuple[object, ...]] = []
+    for name, label in (("taskset", "TaskSet"), ("lcdb", "LCDB"), ("gemstones", "Gemstones"), ("examples", "example runs")):
+        for situation in ("finished", "as far"):
+            part = r[name][situation]
+            over, median = part["context_over"], part["median_log_likelihood"]
+            strangers = over.get("context, runs of another group")
+            rows.append(
+                (
+                    f"{label}, {part['forecasts']:,} forecasts, other runs {situation}",
+                    span(over["first"]["log_likelihood_gain"]),
+                    ", ".join(f"{median[k]:.2f}" for k in ("context", "first", "calibrated", "auto")),
+                    span(over["first"]["squared_error"]),
+                    *(span(over[k]["interval_score"]) for k in ("first", "calibrated", "auto")),
+                    f"{part['mean']['context']['coverage80']:.3f}",
+                    span(strangers["log_likelihood_gain"]) if strangers else "-",
+                )
+            )
+    head = (
+        "on", "gain in mean log-likelihood over the first network", "median log-likelihood: context, first, calibrated, auto",
+        "squared error / first", "interval score / first", "/ calibrated", "/ auto", "coverage of 80 %",
+        "gain over runs of another group",
+    )  # fmt: skip
+    return documents.table(head, rows)
+
+
 def following() -> str:
     rows: list[tuple[object, ...]] = []
     for part in row("watch")["formats"]:
@@ -270,7 +298,14 @@ def stopping() -> str:
 
 
 def main() -> int:
-    blocks = {"accuracy": accuracy(), "networks": networks(), "stopping": stopping(), "following": following(), "speed": speed()}
+    blocks = {
+        "accuracy": accuracy(),
+        "networks": networks(),
+        "context": context(),
+        "stopping": stopping(),
+        "following": following(),
+        "speed": speed(),
+    }
     stale = documents.update(PAGE, blocks, check="--check" in sys.argv)
     print(f"{PAGE.name}: {'stale' if stale and '--check' in sys.argv else 'written' if stale else 'unchanged'}")
     return int(stale and "--check" in sys.argv)

@@ -211,7 +211,7 @@ def test_what_no_value_can_be_has_no_density() -> None:
 def test_the_command_lists_and_scores() -> None:
     listed = CliRunner().invoke(cli, ["pfn", "list", "--csv"])
     assert listed.exit_code == 0
-    assert {line.split(",")[0] for line in listed.output.splitlines()[1:]} == set(MODELS)
+    assert {line.split(",")[0] for line in listed.output.splitlines()[1:]} == {*MODELS, "context"}
     scored = CliRunner().invoke(cli, ["pfn", "score", "domhan", "--curves", "20", "--csv"])
     assert scored.exit_code == 0
     assert len(scored.output.splitlines()) == 5
