@@ -41,6 +41,12 @@ def test_every_curve_has_a_look_of_its_own(tmp_path: Path) -> None:
     assert len({look["color"] for look in looks}) == 8
 
 
+def test_an_axis_of_kinds_has_their_names_and_no_lines() -> None:
+    assert figure._kinds("0 DEUP, 1 GP, 2 in-sample errors") == {0.0: "DEUP", 1.0: "GP", 2.0: "in-sample\nerrors"}
+    for label in ("step", "training queries: neighbours (0), or none of them (1)", "0 ours", "1 a, 2 b", "log10 compute, FLOP"):
+        assert figure._kinds(label) == {}
+
+
 def test_one_point_is_seen_and_one_number_has_room(tmp_path: Path) -> None:
     assert figure._look(0, False, 1)["marker"]
     assert "marker" not in figure._look(0, False, 2)

@@ -170,7 +170,7 @@ class Measured:
     ours, baseline, ablation : criterion name -> value
     units : names of the units where values are sequences (for the results file only)
     curves : lines for the figure; the first seed's are drawn
-    axes : labels of the figure's x and y axes
+    axes : labels of the figure's x and y axes; where x counts kinds, the label names them: ``0 ours, 1 theirs``
     notes : facts worth keeping beside the numbers, such as sizes
     """
 

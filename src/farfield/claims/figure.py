@@ -85,12 +85,17 @@ def _strip(axes: Any, row: Mapping[str, Any]) -> None:
 
 
 def _curves(axes: Any, curves: list[Mapping[str, Any]], labels: list[str]) -> None:
+    kinds = _kinds(labels[0])
     for i, curve in enumerate(curves):
-        look = _look(i, curve["name"].startswith("."), len(curve["x"]))
+        look = _look(i, bool(kinds) or curve["name"].startswith("."), len(curve["x"]))
         axes.plot(curve["x"], curve["y"], label=curve["name"].lstrip("."), linewidth=1.3, markersize=2.6, **look)
         if "low" in curve and "high" in curve:
             axes.fill_between(curve["x"], curve["low"], curve["high"], color=look["color"], alpha=0.18, linewidth=0)
-    axes.set_xlabel(labels[0])
+    if kinds:
+        axes.set_xticks(list(kinds), list(kinds.values()))
+        axes.margins(x=0.12)
+    else:
+        axes.set_xlabel(labels[0])
     axes.set_ylabel(textwrap.fill(labels[1], 42))
     axes.legend(
         frameon=False, fontsize=7, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, handlelength=2.6,
@@ -98,6 +103,13 @@ def _curves(axes: Any, curves: list[Mapping[str, Any]], labels: list[str]) -> No
     )  # fmt: skip
     for side in ("right", "top"):
         axes.spines[side].set_visible(False)
+
+
+def _kinds(label: str) -> dict[float, str]:
+    """Position -> name of an axis of kinds, whose label counts them: ``0 ours, 1 theirs``; empty for any other axis."""
+    parts = [part.strip().split(" ", 1) for part in label.split(",")]
+    counted = len(parts) > 1 and all(len(part) == 2 and part[0] == str(i) for i, part in enumerate(parts))
+    return {float(i): textwrap.fill(name, 11) for i, (_, name) in enumerate(parts)} if counted else {}
 
 
 def _look(i: int, points: bool, n: int) -> dict[str, Any]:
