@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from scipy.spatial import cKDTree
 
 from farfield.gap import compare, extrapolation_gap
@@ -184,7 +183,7 @@ def foretold(n_trials: int) -> dict[str, Any]:
             hits = 0
             for trial in range(n_trials):
                 rng = np.random.default_rng([trial, int(10 * shift)])
-                seen, new = rng.normal(size=(400, 2)), rng.normal(size=(200, 2)) + [shift, 0.0]
+                seen, new = rng.normal(size=(400, 2)), rng.normal(size=(200, 2)) + np.array([shift, 0.0])
                 y, truth = (v[:, 0] + bend * v[:, 0] ** 2 + NOISE * rng.normal(size=len(v)) for v in (seen, new))
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")

@@ -203,6 +203,32 @@ def test_scores_of_whole_regions_agree_with_scikit_learn_in_every_resample() -> 
 
 
 @pytest.mark.extra("sklearn")
+def test_scorers_of_scikit_learn_are_scores_by_name_and_as_objects() -> None:
+    from sklearn import metrics
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    X, y = data()
+    split = RangeSplit(0, n_repeats=1, random_state=0)
+    [s] = split.regions(X, y)
+    model = Ridge().fit(X[s.train], y[s.train])
+    options: dict[str, Any] = {"split": split, "n_boot": 100}
+    for scoring in ("neg_max_error", metrics.make_scorer(metrics.max_error, greater_is_better=False)):
+        r = extrapolation_gap(Ridge(), X, y, scoring=scoring, **options)
+        assert r.beyond.value == pytest.approx(metrics.max_error(y[s.beyond], model.predict(X[s.beyond])))
+        assert r.scoring.lower_is_better
+    assert get_score(metrics.get_scorer("neg_mean_absolute_error")) is get_score("mae")
+    c = np.where(np.sin(17 * X[:, 1]) > 0, 1, 0)
+    [s] = split.regions(X, c)
+    classes = LogisticRegression().fit(X[s.train], c[s.train])
+    r = extrapolation_gap(LogisticRegression(), X, c, scoring="average_precision", **options)
+    assert r.beyond.value == pytest.approx(metrics.average_precision_score(c[s.beyond], classes.predict_proba(X[s.beyond])[:, 1]))
+    with pytest.raises(InputError, match="asks a model for decision_function"):
+        get_score(metrics.make_scorer(metrics.hinge_loss, response_method="decision_function"))
+    with pytest.raises(InputError, match="average_precision_score failed with ValueError: pos_label=1"):
+        extrapolation_gap(LogisticRegression(), X, np.where(c, "yes", "no"), scoring="average_precision", **options)
+
+
+@pytest.mark.extra("sklearn")
 def test_row_scores_agree_with_scikit_learn() -> None:
     from sklearn import metrics
 
@@ -266,6 +292,59 @@ def test_intervals_cover_a_known_gap(design: str) -> None:
             r = extrapolation_gap(Fixed(0.0), X, y, split=split, scoring="mse", groups=groups, n_boot=300, rng=rng)
         hits += r.gap.low <= truth <= r.gap.high
     assert hits / n_trials > 0.86, hits / n_trials
+
+
+def test_rows_that_are_scored_and_trained_on_count_once_with_what_they_do_in_both() -> None:
+    # a mean, fitted on rows of which some lie beyond: such a row moves the extrapolation by its score and, as much again, by what
+    # it does to the reference. The standard error must be that of the values over data sets; the rows' own is about half of it
+    rng = np.random.default_rng(3)
+    values, errors, own, compared = [], [], [], []
+    for _ in range(60):
+        x = np.r_[rng.uniform(0, 0.8, 200), rng.uniform(0.8, 1, 50)]
+        y = x + 0.5 * rng.normal(size=250)
+        options: dict[str, Any] = {"split": RangeSplit(0, threshold=0.8, random_state=0), "scoring": "mse", "n_boot": 100}
+        r, other = (extrapolation_gap(m, x[:, None], y, name=n, **options) for m, n in ((Mean(), "mean"), (Line(), "line")))
+        assert r.extrapolation is not None
+        values.append(r.extrapolation.value)
+        errors.append(r.extrapolation.std_error)
+        assert r.evidence is not None
+        sums = r.evidence.sums()
+        influence = sums[:, :3] - sums[:, :3].sum(axis=0) * sums[:, 3:]
+        own.append(np.sqrt(((influence[:, 2] - influence[:, 1]) ** 2).sum()))
+        [e] = [e for m, q, e in compare([r, other]).differences if q == "extrapolation"]
+        compared.append((e.value, e.std_error))
+    spread = np.std(values)
+    assert 0.8 < np.sqrt(np.mean(np.square(errors))) / spread < 1.35
+    assert np.sqrt(np.mean(np.square(own))) / spread < 0.6
+    differences, their_errors = np.array(compared).T
+    assert 0.8 < np.sqrt(np.mean(their_errors**2)) / np.std(differences) < 1.5
+
+
+def test_threads_change_nothing() -> None:
+    one, two, all_cores = (measured(n_jobs=n) for n in (None, 2, -1))
+    assert one.to_dict() == two.to_dict() == all_cores.to_dict()
+    both = [measured(Line(), name="line"), measured(Mean(), name="mean")]
+    assert compare(both).to_frame().equals(compare(both, n_jobs=2).to_frame())
+    with pytest.raises(InputError, match="fit failed"):
+        measured(Fails(), n_jobs=2)
+    with pytest.raises(InputError, match="n_jobs is 0"):
+        measured(n_jobs=0)
+
+
+def test_a_model_can_be_chosen_by_a_region_left_out_of_what_is_seen() -> None:
+    X, y = data()
+    kept, mean = (measured(m, name=n, selection="leave_region_out") for m, n in ((Line(), "line"), (Mean(), "mean")))
+    seen = X[:, 0] <= np.quantile(X[:, 0], 0.8)
+    out = seen & (X[:, 0] > np.quantile(X[seen, 0], 0.8))
+    model = Line().fit(X[seen & ~out], y[seen & ~out])
+    assert kept.left_out == pytest.approx(np.abs(model.predict(X[out]) - y[out]).mean())
+    assert compare([mean, kept], selection="leave_region_out").selected == "line"
+    with pytest.raises(InputError, match="line, mean: measured without"):
+        compare([measured(Line(), name="line"), measured(Mean(), name="mean")], selection="leave_region_out")
+    changed = np.where(seen, y, y + 100)  # what lies beyond is not read
+    split = RangeSplit(0, threshold=float(np.quantile(X[:, 0], 0.8)), random_state=0)
+    a, b = (extrapolation_gap(Line(), X, t, split=split, n_boot=100, selection="leave_region_out") for t in (y, changed))
+    assert a.left_out == b.left_out
 
 
 # -- beyond one number -------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from farfield.splits import (
     HorizonSplit,
     HullSplit,
     InterventionSplit,
+    LeaveRegionOut,
     LengthSplit,
     NeighborResample,
     RangeSplit,
@@ -155,6 +156,58 @@ def test_groups_stay_whole_inside_and_in_the_reference() -> None:
             assert not np.isin(groups[fit], groups[score]).any()
     with pytest.warns(UserWarning, match="1 groups have rows both seen and beyond"):
         list(RangeSplit(0, threshold=43.5, n_repeats=1).regions(x, None, groups))
+
+
+def test_the_reference_keeps_the_shares_of_both_sides_and_cuts_one_group_at_most() -> None:
+    x = np.arange(600.0)[:, None]
+    groups = np.repeat(np.arange(200), 3)
+    for r in RangeSplit(0, threshold=449.5, random_state=0).regions(x, None, groups):
+        for fit, score in r.reference:
+            pool = r.beyond.size - score.size
+            for rows, size in ((np.intersect1d(fit, r.beyond), pool), (np.intersect1d(fit, r.train), r.train.size)):
+                assert rows.size == pytest.approx(r.train.size * size / (pool + r.train.size), abs=0.51)
+                assert (np.unique(groups[rows], return_counts=True)[1] < 3).sum() <= 1
+
+
+@every
+def test_a_region_can_be_left_out_of_what_is_seen(name: str) -> None:
+    make, needs = SPLITTERS[name]
+    outer = make()
+    seen = np.flatnonzero(outer.seen_mask(X, Y, **needs)[0])
+    inner = LeaveRegionOut(outer)
+    pairs = list(inner.split(X[seen], Y[seen], **{k: np.asarray(v)[seen] for k, v in needs.items()}))
+    assert pairs
+    for fit, score in pairs:
+        assert fit.size
+        assert score.size
+        assert not np.intersect1d(fit, score).size
+
+
+def test_what_is_left_out_is_the_seen_end() -> None:
+    x = np.arange(100.0)[:, None]
+    [(fit, score)] = LeaveRegionOut(RangeSplit(0, threshold=79.0)).split(x[:80])
+    assert sorted(score) == list(range(64, 80))
+    assert sorted(fit) == list(range(64))
+    [(_, score)] = LeaveRegionOut(HorizonSplit(0, cutoff=50, horizons=(2, 9)), share=0.1).split(x[:51])
+    assert sorted(score) == [46, 47, 48, 49, 50]
+    [(_, score)] = LeaveRegionOut(LengthSplit(train_max=4)).split(["a" * n for n in (1, 1, 2, 2, 2, 2, 3, 3, 3, 4)])
+    assert sorted(score) == [9]
+    frame = pl.DataFrame({"a b": np.arange(80.0), "g": ["x", "y"] * 40})
+    [(_, score)] = LeaveRegionOut(ConditionSplit("`a b` > 79")).split(frame)
+    assert sorted(score) == list(range(64, 80))
+    with pytest.raises(InputError, match="told by one value"):
+        list(LeaveRegionOut(ConditionSplit("g == x")).split(frame))
+
+
+@pytest.mark.extra("sklearn")
+def test_scikit_learn_searches_with_a_region_left_out() -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV
+
+    cv = LeaveRegionOut(RangeSplit(0, random_state=0))
+    found = GridSearchCV(Ridge(), {"alpha": [0.1, 1e6]}, cv=cv).fit(X, X[:, 0])
+    assert found.best_params_ == {"alpha": 0.1}
+    assert found.n_splits_ == 1
 
 
 def test_environments_are_held_out_inside_each_seen_one() -> None:

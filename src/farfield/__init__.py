@@ -78,6 +78,7 @@ _EXPORTS = {
     "DistanceSplit": "farfield.splits",
     "HullSplit": "farfield.splits",
     "ConditionSplit": "farfield.splits",
+    "LeaveRegionOut": "farfield.splits",
     "RegionIndices": "farfield.splits",
     "Checkpoint": "farfield.weights.io",
     "CheckpointWriter": "farfield.weights.io",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -35,6 +35,14 @@ class _WithCheck(click.Command):
 @click.option("--score", default=None, metavar="NAME", help="mae, rmse, r2, accuracy, log_loss, auc... [default: mae, accuracy]")
 @click.option("--group", metavar="COLUMN", help="Rows of a group are held out and resampled together.")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Hold-outs and references drawn.")
+@click.option(
+    "--selection",
+    type=click.Choice(["inside", "leave_region_out"]),
+    default="inside",
+    show_default=True,
+    help="What the best model is chosen by: rows inside, or a region left out of what is seen.",
+)
+@click.option("--jobs", type=int, default=None, metavar="N", help="Fits at a time; -1: one a core. Results do not depend on it.")
 @click.option("--inside", "inside_size", type=float, default=0.2, show_default=True, help="Share of the seen rows held out.")
 @click.option("--level", type=float, default=0.95, show_default=True, help="Coverage of the intervals.")
 @click.option("--plot", metavar="FILE", help="A figure (.png, .svg or .pdf).")
@@ -43,6 +51,7 @@ class _WithCheck(click.Command):
 @output_options
 def command(
     data: str, target: str, beyond: str, model: str, others: tuple[str, ...], score: str | None, group: str | None, repeats: int,
+    selection: Literal["inside", "leave_region_out"], jobs: int | None,
     inside_size: float, level: float, plot: str | None, report: str | None, seed: int, as_json: bool, as_csv: bool, out: str | None,
     quiet: bool,
 ) -> None:  # fmt: skip
@@ -50,7 +59,7 @@ def command(
 
     DATA is a CSV or Parquet file. REGION compares columns with numbers, quantiles of the column (q80) or words, with and, or,
     brackets. Difficulty needs labels beyond, and depends on the model and on how many rows it is fitted on. The best model is
-    chosen by its score inside; what lies beyond is never read for it.
+    chosen without reading what lies beyond.
 
     Exit code 0: measured. 2: bad input, or a model that failed (the others are reported all the same).
     """
@@ -80,7 +89,17 @@ def command(
             try:
                 estimator = from_file(name) if own else built_in(name, table, seed)
                 found = extrapolation_gap(
-                    estimator, table.X, table.y, split=split, scoring=scoring, groups=groups, level=level, name=name, rng=seed
+                    estimator,
+                    table.X,
+                    table.y,
+                    split=split,
+                    scoring=scoring,
+                    groups=groups,
+                    level=level,
+                    name=name,
+                    rng=seed,
+                    n_jobs=jobs,
+                    selection=selection,
                 )
             except InputError as error:
                 if not others:
@@ -88,7 +107,7 @@ def command(
                 failures[name] = str(error)
                 continue
             results.append(found)
-        comparison = compare(results) if len(results) > 1 else None
+        comparison = compare(results, selection=selection, n_jobs=jobs) if len(results) > 1 else None
     if table.n_dropped and not quiet:
         click.echo(f"note: {table.n_dropped} rows without {target} are left out", err=True)
     for name, failure in failures.items():
@@ -112,6 +131,8 @@ def _hand_over(
 ) -> None:
     import polars as pl
 
+    from farfield.gap.compare import CHOSEN_BY
+
     frame = pl.concat([r.to_frame() for r in results])
     rows = [
         {
@@ -126,7 +147,7 @@ def _hand_over(
     lines = [f"gap = difficulty + extrapolation, positive is worse beyond; {counted}"]
     lines += [f"{r.model}: {r.status.value}" for r in results]
     if comparison is not None:
-        lines.append(f"selected by the score inside: {comparison.selected}")
+        lines.append(f"selected by {CHOSEN_BY[comparison.selection]}: {comparison.selected}")
         lines += [
             f"{m} minus {comparison.selected}, {q}: {e}" for m, q, e in comparison.differences if q in ("beyond", "extrapolation")
         ]

@@ -117,12 +117,20 @@ def worst_group(result: GapResult, groups: ArrayLike) -> dict[str, object]:
     return score_by_group(result, groups).row(0, named=True)
 
 
+CHOSEN_BY = {
+    "inside": "the score inside",
+    "leave_region_out": "the score on regions left out of what is seen",
+    "oracle": "the score beyond",
+}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Several models measured on the same regions.
 
     `differences` holds, for every other model and every quantity, its value minus that of the model selected, paired row by row.
-    The choice is made by the score inside, which never reads what lies beyond; ``oracle`` chooses by the score beyond.
+    The choice is made by the score inside, or on regions left out of what is seen, which never read what lies beyond; ``oracle``
+    chooses by the score beyond.
     """
 
     results: tuple[GapResult, ...]
@@ -142,13 +150,13 @@ class Comparison:
     def summary(self) -> str:
         """The models one below the other, and how each differs from the one selected."""
         lines = [r.summary() for r in self.results]
-        lines.append(f"selected by the score {self.selection}: {self.selected}")
+        lines.append(f"selected by {CHOSEN_BY[self.selection]}: {self.selected}")
         lines += [f"  {m} minus {self.selected}, {q}: {e}" for m, q, e in self.differences if q in ("beyond", "extrapolation")]
         return "\n".join(lines)
 
 
 def compare(
-    results: list[GapResult] | Mapping[str, GapResult], *, selection: Literal["inside", "oracle"] = "inside",
+    results: list[GapResult] | Mapping[str, GapResult], *, selection: Literal["inside", "leave_region_out", "oracle"] = "inside",
     n_jobs: int | None = None,
 ) -> Comparison:  # fmt: skip
     """Compare models measured on the same regions with the same seed; differences are paired row by row.
@@ -159,7 +167,7 @@ def compare(
     Raises InputError where the regions, the score or the resamples differ; warns where the choice reads what lies beyond.
     """
     some = tuple(results.values()) if isinstance(results, Mapping) else tuple(results)
-    checks.choice("selection", selection, ("inside", "oracle"))
+    checks.choice("selection", selection, ("inside", "leave_region_out", "oracle"))
     if len(some) < 2:
         raise InputError(f"{len(some)} result to compare; at least two are needed")
     if len({r.model for r in some}) < len(some):
@@ -175,9 +183,16 @@ def compare(
             )
     if selection == "oracle":
         warnings.warn("selection='oracle' reads the rows beyond: the score of the model chosen is too good", stacklevel=2)
-    key = INSIDE if selection == "inside" else BEYOND
-    better = -1.0 if first.scoring.lower_is_better else 1.0
-    best = max(some, key=lambda r: better * (r.inside.value if key == INSIDE else r.beyond.value))
+    scores = [
+        r.left_out if selection == "leave_region_out" else r.inside.value if selection == "inside" else r.beyond.value for r in some
+    ]
+    lacking = [r.model for r, s in zip(some, scores, strict=True) if s is None]
+    if lacking:
+        raise InputError(
+            f"{', '.join(lacking)}: measured without selection='leave_region_out', so there is no such score to choose by"
+        )
+    sign = -1.0 if first.scoring.lower_is_better else 1.0
+    best = max(zip(some, scores, strict=True), key=lambda pair: sign * (pair[1] or 0.0))[0]
     others = [r for r in some if r is not best]
     differences = in_threads(lambda r: _differences(r, best), others, n_jobs)
     return Comparison(some, best.model, selection, tuple(d for of_one in differences for d in of_one))

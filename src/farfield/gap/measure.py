@@ -26,8 +26,8 @@ from farfield.gap.scores import Score, Seen, get_score
 from farfield.gap.training import BEYOND, INSIDE, REFERENCE, Evidence
 from farfield.intervals import resample_counts
 from farfield.seeds import Seed, generator
-from farfield.splits import RegionIndices, RegionSplitter
-from farfield.splits.rows import FloatArray, IntArray, labels, n_rows
+from farfield.splits import LeaveRegionOut, RegionIndices, RegionSplitter
+from farfield.splits.rows import FloatArray, IntArray, labels, n_rows, take_rows
 
 
 class _Scored(NamedTuple):
@@ -55,6 +55,7 @@ def extrapolation_gap(
     level: float = 0.95,
     n_boot: int = 2000,
     n_jobs: int | None = None,
+    selection: Literal["inside", "leave_region_out"] = "inside",
     name: str | None = None,
     rng: Seed = 0,
     **row_data: Any,
@@ -74,6 +75,8 @@ def extrapolation_gap(
     reference : ``matched`` refits on as many rows, some of them beyond; None gives the raw gap alone
     level, n_boot, rng : of the intervals
     n_jobs : fits at a time, in threads (-1: one a core); the values do not depend on it
+    selection : ``leave_region_out`` also scores the model on regions left out of the seen rows
+        (:class:`farfield.splits.LeaveRegionOut`), for :func:`compare` to choose by
 
     Raises
     ------
@@ -82,6 +85,7 @@ def extrapolation_gap(
     """
     checks.level("level", level)
     checks.count("n_boot", n_boot, least=100)
+    checks.choice("selection", selection, ("inside", "leave_region_out"))
     if reference is not None:
         checks.choice("reference", reference, ("matched",))
     score = get_score(scoring)
@@ -105,6 +109,9 @@ def extrapolation_gap(
     for region in regions:
         _check_classes(target, region, score)
     scored = _scored(estimator, X, target, regions, score, has, label, n_jobs)
+    left_out = None
+    if selection == "leave_region_out":
+        left_out = _left_out(estimator, X, target, regions, split, {"groups": groups, **row_data}, score, label, n_jobs)
     codes, unit_name = _units(unit, groups, n, split)
     per_split = _per_split(scored, regions, target, score)
     means = np.array([per_split[k].mean() for k in ("inside", "reference", "beyond")])
@@ -138,7 +145,7 @@ def extrapolation_gap(
         split=repr(split), regions=tuple(dict.fromkeys(r.tag for r in regions)), selection=selection_of(estimator),
         seed=rng if isinstance(rng, int) else None, warnings=tuple(dict.fromkeys(notes)), per_split=per_split,
         per_row=_per_row(scored) if score.rows is not None else None, draws=draws,
-        evidence=evidence,
+        evidence=evidence, left_out=left_out,
     )  # fmt: skip
 
 
@@ -191,6 +198,32 @@ def _scored(
         reach = region.reach[order[np.searchsorted(region.beyond[order], task.score)]]
         out.append(_Scored(REFERENCE, task.split, task.fold, task.score, answers, values, reach))
     return out
+
+
+def _left_out(
+    estimator: Any, X: Any, y: NDArray[Any], regions: list[RegionIndices], split: RegionSplitter, row_data: dict[str, Any],
+    score: Score, label: str, n_jobs: int | None,
+) -> float:  # fmt: skip
+    """The mean score on regions left out of what is seen, over the regions."""
+    tasks, given = [], {k: np.asarray(v) for k, v in row_data.items() if v is not None}
+    for j, region in enumerate(regions):
+        if region.tag in [r.tag for r in regions[:j]]:
+            continue  # the same rows are seen in every repeat
+        seen = np.sort(np.concatenate([region.train, region.inside]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            pairs = list(LeaveRegionOut(split).split(take_rows(X, seen), y[seen], **{k: v[seen] for k, v in given.items()}))
+        tasks += [_Task(j, k, seen[rows], seen[asked]) for k, (rows, asked) in enumerate(pairs)]
+
+    def run(task: _Task) -> float:
+        where = f"{label!r}, left out of what is seen of {regions[task.split].tag}"
+        model, seen = fit(estimator, X, y, task.fit, score, where)
+        answers = answer(model, X, task.score, score, where)
+        values = None if score.rows is None else score.rows(y[task.score], answers, seen)
+        mean = _score_of(y, [_Scored(BEYOND, 0, 0, task.score, answers, values, np.empty(0))], score)
+        return mean if score.finish is None else float(score.finish(np.array(mean)))
+
+    return float(np.mean(list(in_threads(run, tasks, n_jobs))))
 
 
 def in_threads(run: Callable[[Any], Any], tasks: list[Any], n_jobs: int | None) -> Iterator[Any]:

@@ -87,6 +87,7 @@ class GapResult:
     per_split: NDArray[Any]  # region, repeat, n_train, n_inside, n_beyond, inside, reference, beyond
     per_row: NDArray[Any] | None  # row, split, part (0 inside, 1 reference, 2 beyond), reach, loss; or None
     draws: FloatArray = field(compare=False)  # (n_boot, 3) inside, reference, beyond in each resample
+    left_out: float | None = None  # the score on regions left out of what is seen, where the model is chosen by that
     evidence: Evidence | None = field(compare=False, default=None)  # losses and what was fitted on; None as per_row
 
     def __repr__(self) -> str:
@@ -132,7 +133,7 @@ class GapResult:
             "split": self.split,
             "regions": list(self.regions),
         }
-        found |= {"selection": self.selection, "seed": self.seed, "warnings": list(self.warnings)}
+        found |= {"selection": self.selection, "left_out": self.left_out, "seed": self.seed, "warnings": list(self.warnings)}
         names = self.per_split.dtype.names or ()
         found["per_split"] = [dict(zip(names, row, strict=True)) for row in self.per_split.tolist()]
         return found

@@ -6,6 +6,7 @@
 from farfield.splits.base import RegionIndices, RegionSplitter
 from farfield.splits.clouds import ClusterSplit, DistanceSplit, EnvironmentSplit, HullSplit, InterventionSplit, NeighborResample
 from farfield.splits.condition import ConditionSplit
+from farfield.splits.inner import LeaveRegionOut
 from farfield.splits.ranges import HorizonSplit, LengthSplit, RangeSplit, TargetRangeSplit
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "HorizonSplit",
     "HullSplit",
     "InterventionSplit",
+    "LeaveRegionOut",
     "LengthSplit",
     "NeighborResample",
     "RangeSplit",
