@@ -24,16 +24,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.pfn.engine import Array, Linear
+from farfield.curves.pfn.engine import Array
 from farfield.errors import FormatError, InputError
 from farfield.predictive import Bars
 from farfield.predictive.base import FloatArray
 
 _ROOT = float(np.sqrt(12.0))
 _HEAD_WIDTH = 128
+_TILE, _COLUMNS = 16, 128
 # tokens worked on at a time, and hidden values
 _TOKENS = 512
-_PIECE = 1 << 15
+_PIECE = 1 << 16
 # With x = _UNIT z, GELU(z) = x (1 + tanh(x P(x^2) / Q(x^2))) / (2 _UNIT) within 1.2e-7, a minimax fit; the unit makes P and Q monic
 _UNIT = 0.25840585227156215
 _P = (4.355216520264651, 7.883123645055049, 6.407928656534856)
@@ -41,13 +42,52 @@ _Q = (1.410491221685712, 1.5913821841634928)
 
 
 @dataclass(frozen=True, eq=False)
+class _Map:
+    """x -> x weight + bias, 16 rows by 128 columns at a time: so small that nothing is rearranged first, and the cache holds it."""
+
+    weights: tuple[Array, ...]  # (inputs, 128 or fewer) each
+    bias: Array | None
+
+    @classmethod
+    def of(cls, weight: FloatArray, bias: FloatArray | None = None) -> _Map:
+        parts = np.split(weight, range(_COLUMNS, weight.shape[1], _COLUMNS), axis=1)
+        return cls(
+            tuple(np.ascontiguousarray(w, dtype=np.float32) for w in parts), None if bias is None else bias.astype(np.float32)
+        )
+
+    @property
+    def outputs(self) -> int:
+        return sum(w.shape[1] for w in self.weights)
+
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
+        if out is None:
+            out = np.empty((*x.shape[:-1], self.outputs), dtype=np.float32)
+        rows, found = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
+        tiled = len(rows) // _TILE * _TILE
+        at = 0
+        for weight in self.weights:
+            columns = slice(at, at + weight.shape[1])
+            np.matmul(
+                rows[:tiled].reshape(-1, _TILE, x.shape[-1]),
+                weight,
+                out=found[:tiled].reshape(-1, _TILE, out.shape[-1])[..., columns],
+            )
+            if tiled < len(rows):
+                np.matmul(rows[tiled:], weight, out=found[tiled:, columns])
+            at = columns.stop
+        if self.bias is not None:
+            out += self.bias
+        return out
+
+
+@dataclass(frozen=True, eq=False)
 class _Layer:
-    query: Linear
-    key: Array | None  # None: the tokens themselves
-    value: Array
-    out: Array | None  # None: within the values
+    query: _Map
+    key: _Map | None  # None: the tokens themselves
+    value: _Map
+    out: _Map | None  # None: within the values
     out_bias: Array
-    perceptron: tuple[Linear, Linear]
+    perceptron: tuple[_Map, _Map]
     scales: tuple[Array, Array]  # of the normalisations
 
 
@@ -55,9 +95,9 @@ class _Layer:
 class PublishedNetwork:
     """The published network in NumPy, single precision."""
 
-    embedding: Linear  # of z(t), whether seen, and z(y)
+    embedding: _Map  # of z(t), whether seen, and z(y)
     layers: tuple[_Layer, ...]
-    head: tuple[Linear, Linear]
+    head: tuple[_Map, _Map]
     borders: FloatArray
 
     @classmethod
@@ -72,12 +112,12 @@ class PublishedNetwork:
                 raise FormatError(f"not a network of the published code: it has no {name}")
             return np.asarray(state[name], dtype=np.float64)
 
-        def perceptron(first: str, second: str, lack: FloatArray, later: FloatArray | float = 0.0) -> tuple[Linear, Linear]:
+        def perceptron(first: str, second: str, lack: FloatArray, later: FloatArray | float = 0.0) -> tuple[_Map, _Map]:
             """Of tokens that lack a constant; `later` is added to the outputs. Between the maps is 2 _UNIT times GELU."""
             inner, outer = get(f"{first}.weight").T, get(f"{second}.weight").T
             return (
-                _linear(_UNIT * inner, _UNIT * (get(f"{first}.bias") + lack @ inner)),
-                _linear(outer / (2 * _UNIT), get(f"{second}.bias") + later),
+                _Map.of(_UNIT * inner, _UNIT * (get(f"{first}.bias") + lack @ inner)),
+                _Map.of(outer / (2 * _UNIT), get(f"{second}.bias") + later),
             )
 
         # tokens are inputs @ embed + shift
@@ -102,10 +142,10 @@ class PublishedNetwork:
             between = get(f"{at}.norm1.bias")
             layers.append(
                 _Layer(
-                    _linear(source @ wq, offset @ wq + bq),
-                    None if heads == 1 else _linear(source @ wk, shift).weight,
-                    _linear(source @ wv, shift).weight,
-                    None if heads == 1 else wo.astype(np.float32),
+                    _Map.of(source @ wq, offset @ wq + bq),
+                    None if heads == 1 else _Map.of(source @ wk),
+                    _Map.of(source @ wv),
+                    None if heads == 1 else _Map.of(wo),
                     out_bias.astype(np.float32),
                     perceptron(f"{at}.linear1", f"{at}.linear2", between, between),
                     (scales[0], scales[1]),
@@ -115,7 +155,7 @@ class PublishedNetwork:
         if not layers:
             raise FormatError("not a network of the published code: it has no transformer_encoder.layers.0")
         head = perceptron("decoder.0", "decoder.2", lack)
-        return cls(_linear(embed, shift), tuple(layers), head, checks.finite("borders", borders, ndim=1))
+        return cls(_Map.of(embed, shift), tuple(layers), head, checks.finite("borders", borders, ndim=1))
 
     def logits(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Array:
         """(n, q, n_bars) for seen x, y (n, m) and asked `at` (n, q)."""
@@ -126,7 +166,7 @@ class PublishedNetwork:
         inputs = np.zeros((n, seen + asked.shape[1], 3), dtype=np.float32)
         inputs[:, :seen, 0], inputs[:, seen:, 0] = (xs / 101.0 - 0.5) * _ROOT, (asked / 101.0 - 0.5) * _ROOT
         inputs[:, :seen, 1], inputs[:, :seen, 2] = 1.0, (ys - 0.5) * _ROOT
-        out = np.empty((*asked.shape, len(self.head[1].bias)), dtype=np.float32)
+        out = np.empty((*asked.shape, self.head[1].outputs), dtype=np.float32)
         step = max(1, _TOKENS // inputs.shape[1])
         for start in range(0, n, step):
             self._answer(inputs[start : start + step], seen, out[start : start + step])
@@ -155,10 +195,6 @@ def _heads(width: int) -> int:
     return max(width // _HEAD_WIDTH, 1)
 
 
-def _linear(weight: FloatArray, bias: FloatArray) -> Linear:
-    return Linear(np.ascontiguousarray(weight, dtype=np.float32), bias.astype(np.float32))
-
-
 def _attention(layer: _Layer, source: Array, tokens: Array, seen: int, kept: int) -> Array:
     """Of the tokens from `kept` on to the `seen` ones, and of each asked one to itself: (n, m - kept, width)."""
     n, m, width = tokens.shape
@@ -169,8 +205,8 @@ def _attention(layer: _Layer, source: Array, tokens: Array, seen: int, kept: int
 
     # of the last layer nobody reads the seen tokens
     query = by_head(layer.query(source[:, kept:]))
-    key = by_head(tokens if layer.key is None else source @ layer.key)
-    value = by_head(source @ layer.value)
+    key = by_head(tokens if layer.key is None else layer.key(source))
+    value = by_head(layer.value(source))
     weight = np.empty((n, heads, m - kept, seen + 1), dtype=np.float32)
     np.matmul(query, key[:, :, :seen].swapaxes(2, 3), out=weight[..., :seen])
     weight[:, :, : seen - kept, seen] = -np.inf
@@ -181,7 +217,7 @@ def _attention(layer: _Layer, source: Array, tokens: Array, seen: int, kept: int
     mixed = np.matmul(weight[..., :seen], value[:, :, :seen])
     mixed[:, :, seen - kept :] += weight[:, :, seen - kept :, seen:] * value[:, :, seen:]
     joined = np.ascontiguousarray(mixed.swapaxes(1, 2)).reshape(n, m - kept, width)
-    return joined if layer.out is None else (joined.reshape(-1, width) @ layer.out).reshape(joined.shape)
+    return joined if layer.out is None else layer.out(joined)
 
 
 def _normed(x: Array, scale: Array) -> Array:
@@ -195,18 +231,13 @@ def _normed(x: Array, scale: Array) -> Array:
     return out
 
 
-def _perceptron(first: Linear, second: Linear, x: Array, out: Array | None = None) -> Array:
+def _perceptron(first: _Map, second: _Map, x: Array, out: Array | None = None) -> Array:
     """Both maps with GELU between them, into `out` where it is given."""
     hidden = first(x)
     flat = hidden.reshape(-1)
     for start in range(0, flat.size, _PIECE):
         _gelu(flat[start : start + _PIECE])
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    if out is None:
-        out = np.empty((*x.shape[:-1], len(second.bias)), dtype=np.float32)
-    np.matmul(rows, second.weight, out=out.reshape(len(rows), -1))
-    out += second.bias
-    return out
+    return second(hidden, out)
 
 
 def _gelu(x: Array) -> None:
