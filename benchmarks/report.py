@@ -297,6 +297,40 @@ def stopping() -> str:
     return documents.table(("on", "measure", "asked", "measured [95 % interval]", ""), rows)
 
 
+def laws() -> str:
+    found = {r["name"]: r for r in json.loads((HERE / "results" / "bench_scaling_laws.json").read_text())}
+    fit, hidden = found["scaling_laws"], found["hidden_decades"]
+    limits = {(r["name"], r.get("width")): r for r in json.loads((HERE / "results" / "bench_fid.json").read_text())}
+    off, seconds = fit["largest_relative_difference"], fit["refits_4000_s"]
+    rows: list[tuple[object, ...]] = [
+        ("Chinchilla's points", "largest relative difference from the known parameters", "< 0.0005", f"{off:.1e}", met(off < 5e-4)),
+        ("", "seconds of 4,000 refits", "<= 60", f"{seconds:.1f}", met(seconds <= 60)),
+    ]
+    for noise, held in fit["coverage_90"].items():
+        where = f"{fit['sweeps']} simulated sweeps of that design, {'normal scatter' if noise == 'normal' else 'real residuals'}"
+        shown = ("alpha_bootstrap", "beta_bootstrap", "alpha_profile", "beta_profile", "loss_decade_out")
+        text = ", ".join(f"{held[k]:.3f}" for k in shown)
+        what = "coverage of 90 % intervals: alpha, beta (bootstrap), alpha, beta (profile), loss a decade out"
+        rows.append((where, what, "0.86 to 0.94", text, met(all(0.86 <= held[k] <= 0.94 for k in shown))))
+    for r in hidden["rows"]:
+        where = f"Chinchilla's points above 1/{r['ratio']:.0f} hidden ({r['hidden']}), {', '.join(r['laws'].split())}"
+        bar = f">= {hidden['wanted']:g}" if "broken" in r["laws"] else ""
+        told = met(r["covered_widened"] >= hidden["wanted"]) if bar else ""
+        text = f"{r['covered_by_refits']:.2f}, {r['covered_widened']:.2f}"
+        rows.append((where, "coverage of 80 % intervals: by refits alone, widened by a backtest of what is seen", bar, text, told))
+    speed = limits["fid_speed", 2048]
+    text = f"{speed['ratio']:.1f}x ({speed['ours_s']:.2f} s)"
+    rows.append(("Frechet distance, 2048 features", "SciPy's sqrtm / ours", ">= 10x", text, met(speed["ratio"] >= 10)))
+    for (name, _), r in limits.items():
+        if "covered" in r:
+            where = f"{name.replace('fid_infinity', 'FID at infinity,')}, {r['pools']} pools of 5,000"
+            ratio, cover = r["error_ratio"], r["covered"]
+            rows.append((where, "error / plain FID's", "<= 0.2", f"{ratio:.3f}", met(ratio <= 0.2)))
+            text = f"{cover:.3f} [{r['covered_95'][0]:.3f}, {r['covered_95'][1]:.3f}]"
+            rows.append(("", "coverage of 80 % intervals", "0.75 to 0.85", text, met(0.75 <= cover <= 0.85)))
+    return documents.table(("on", "measure", "asked", "measured", ""), rows)
+
+
 def main() -> int:
     blocks = {
         "accuracy": accuracy(),
@@ -306,6 +340,7 @@ def main() -> int:
         "following": following(),
         "speed": speed(),
     }
+    blocks["laws"] = laws()
     stale = documents.update(PAGE, blocks, check="--check" in sys.argv)
     print(f"{PAGE.name}: {'stale' if stale and '--check' in sys.argv else 'written' if stale else 'unchanged'}")
     return int(stale and "--check" in sys.argv)

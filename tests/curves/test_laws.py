@@ -15,7 +15,9 @@ from farfield.claims.data import data_file
 from farfield.curves.laws import LAWS, ScalingLaw, scaling
 from farfield.curves.laws.fitter import huber, minimise
 from farfield.curves.laws.forms import FORMS, starts
+from farfield.curves.laws.scaling import _needed
 from farfield.errors import InputError
+from farfield.predictive import Samples
 from tolerances import assert_close
 
 PARAMETERS = {
@@ -158,6 +160,31 @@ def test_a_break_is_pooled_where_there_is_one_and_does_not_displace_a_straight_l
     assert dict(zip([law.form for law in found.laws], found.pooled, strict=True)) == {"broken": True, "chinchilla": False}
     assert np.log(found.laws[0].parameters_["d_N"]) == pytest.approx(np.log(truth["d_N"]), abs=0.7)
     assert dict(zip([law.form for law in straight.laws], straight.pooled, strict=True))["chinchilla"]
+
+
+def test_intervals_beyond_the_sweep_are_widened_by_what_hidden_runs_needed():
+    # nine of ten runs need 1, 2 ... times a half-width of 0.1: with one more run than seen, 80 % lie within the ninth
+    rng = np.random.default_rng(0)
+    draws = np.exp(rng.normal(0, 0.1 / 1.2815515655446004, 400_000))
+    needed = _needed(Samples(np.tile(draws[:, None], 10)), np.exp(0.1 * np.arange(1, 11)), 0.8)
+    assert needed == pytest.approx(9, rel=0.02)
+    assert _needed(Samples(np.tile(draws[:, None], 2)), np.exp([0.05, -0.2]), 0.8) == pytest.approx(2, rel=0.02)
+    x = design(7, 7)
+    bent = noisy(x, rng) * (1 + 0.05 * (x.prod(axis=1) > np.quantile(x.prod(axis=1), 0.7)))  # the larger runs do worse
+    columns, far = {"params": x[:, 0], "tokens": x[:, 1]}, {"params": [2e8, 4e10], "tokens": [1e10, 3e12]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = scaling(columns, bent, laws=("chinchilla",), n_boot=40)
+    assert found.backtest is not None
+    assert found.backtest.widening > 1.5
+    assert found.backtest.cuts[0] == 10.0
+    assert len(found.backtest.cuts) >= 3
+    plain, (low, high) = found.predict(far).interval(0.9), found.interval(far)
+    assert (plain[0][0], plain[1][0]) == pytest.approx((low[0], high[0]))  # inside: as the refits say
+    assert np.log(high[1] / low[1]) == pytest.approx(found.backtest.widening * np.log(plain[1][1] / plain[0][1]))
+    target = scaling(columns, bent, laws=("chinchilla",), n_boot=40, targets=[{"params": 4e10, "tokens": 3e12}]).targets
+    for row in target:
+        assert np.log(row["loss_high"] / row["loss_low"]) == pytest.approx(np.log(high[1] / low[1]), rel=0.01)
 
 
 def test_batches_weights_and_held_parameters():

@@ -3,8 +3,11 @@
 Laws that fit about equally well part company beyond the sweep, and no single law's interval shows that. So the refits of all laws
 that are not decisively worse are pooled with equal weight. The backtest hides the top decade of compute, fits what is left and
 predicts each hidden run; the horizon is the largest reach (compute over the largest seen) up to which the mean error stays within
-the tolerance. A target beyond the horizon is answered with a warning, and where the hidden runs missed their intervals, the pooled
-intervals of losses beyond the sweep are widened by what the hidden runs needed.
+the tolerance. A target beyond the horizon is answered with a warning.
+
+Refits know of sampling alone: not of a law that bends beyond the runs, nor of scatter that grows with them. So the same is done
+with half a decade, one and a half and two hidden, and where hidden runs missed their intervals, those of losses beyond the sweep
+are widened by what the runs needed at the cut where that was most, each law's by its own, the pooled ones by the pooled.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.02
 # a law is pooled while twice the rise of its cost, in robust units, stays below this ("very strong" for a Bayes factor is 10)
 _DECISIVE = 10.0
+# what the largest run is divided by to cut the sweep; the first is the backtest that is shown, the others only widen
+_CUTS = (10.0, 10**0.5, 10**1.5, 100.0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class ScaleBacktest:
     cut : the largest compute seen; rows : one mapping a hidden run, by rising compute
     error : mean relative error; by_law : the same for each law; level, covered : of the intervals for logged losses
     horizon : largest reach up to which the mean error stays within `TOLERANCE`; 1 where it never does
-    widening : what the intervals (of log loss, about the median) are multiplied by for `level` of the runs to lie inside, >= 1
+    widening : what the intervals (of log loss, about the median) are multiplied by for `level` of the hidden runs to lie inside,
+        the largest of `cuts`, >= 1; widening_by_law : the same for each law
+    cuts : how far below the largest run the sweep was cut, as ratios of compute
     """
 
     cut: float
@@ -53,6 +60,8 @@ class ScaleBacktest:
     covered: float
     horizon: float
     widening: float
+    widening_by_law: dict[str, float]
+    cuts: tuple[float, ...]
 
     def summary(self) -> str:
         """One line."""
@@ -97,6 +106,14 @@ class Scaling:
         kept = [law for law, keep in zip(self.laws, self.pooled, strict=True) if keep]
         draws = [law.predict(_table(columns, law), target=target).values for law in kept]  # type: ignore[arg-type]
         return Samples(np.concatenate(draws))
+
+    def interval(self, columns: Mapping[str, ArrayLike], *, target: str = "latent") -> tuple[FloatArray, FloatArray]:
+        """(low, high) of the loss at `level`, pooled; widened, as targets are, where the compute lies beyond the sweep's."""
+        found = self.predict(columns, target=target)
+        (low, high), middle = found.interval(self.level), found.median()
+        compute = self.flops_per * np.asarray(columns["params"], dtype=np.float64) * np.asarray(columns["tokens"], dtype=np.float64)
+        widening = np.where(compute > self.flops.max(), self.backtest.widening if self.backtest else 1.0, 1.0)
+        return middle * (low / middle) ** widening, middle * (high / middle) ** widening
 
     def influential(self, k: int = 5) -> list[dict[str, float]]:
         """The k runs that move the best law most when left out."""
@@ -270,27 +287,38 @@ def _backtest(
     seed: np.random.SeedSequence,
     said: list[str],
 ) -> ScaleBacktest | None:
-    seen = compute <= compute.max() / 10
     least = 2 + max(len(form_of(name).parameters) for name in laws)
-    settings = len(np.unique(np.stack([v[seen] for v in x.values()], axis=1), axis=0))
-    if settings < least:
+    everything = np.stack(list(x.values()), axis=1)
+
+    def cut(ratio: float) -> NDArray[np.bool_]:
+        return np.asarray(compute <= compute.max() / ratio)
+
+    def settings(seen: NDArray[np.bool_]) -> int:
+        return len(np.unique(everything[seen], axis=0))
+
+    def refit(seen: NDArray[np.bool_], n_boot: int) -> tuple[Scaling, list[str]]:
+        part = {name: values[seen] for name, values in x.items()}
+        names = None if groups is None else np.asarray(groups)[seen]
+        fitted, kept, told = _fit(part, y[seen], laws, names, n_boot, seed)
+        return Scaling(fitted, kept, part, y[seen], compute[seen], 6.0, level, (), None, ()), told
+
+    seen = cut(_CUTS[0])
+    if settings(seen) < least:
         said.append(
-            f"no backtest: {settings} settings lie a decade below the largest run, and {least} are needed; no horizon is supported"
+            f"no backtest: {settings(seen)} settings lie a decade below the largest run, and {least} are needed; no horizon is "
+            "supported"
         )
         return None
-    part = {name: values[seen] for name, values in x.items()}
-    names = None if groups is None else np.asarray(groups)[seen]
-    fitted, kept, told = _fit(part, y[seen], laws, names, n_boot, seed)
+    found, told = refit(seen, n_boot)
     said += [f"in the backtest: {line}" for line in told]
-    cut = float(compute[seen].max())
-    found = Scaling(fitted, kept, part, y[seen], compute[seen], 6.0, level, (), None, ())
+    top = float(compute[seen].max())
     order = np.flatnonzero(~seen)[np.argsort(compute[~seen], kind="stable")]
     far = {name: values[order] for name, values in x.items()}
     pooled = found.predict(far, target="logged")
     (low, high), middle = pooled.interval(level), pooled.median()
     error = np.abs(middle / y[order] - 1)
     running = np.cumsum(error) / np.arange(1, error.size + 1)
-    reach = compute[order] / cut
+    reach = compute[order] / top
     within = np.flatnonzero(running <= TOLERANCE)
     rows = [
         {"params": p, "tokens": d, "flops": c, "reach": r, "loss": a, "predicted": m, "low": lo, "high": hi}
@@ -299,18 +327,32 @@ def _backtest(
             middle.tolist(), low.tolist(), high.tolist(), strict=True,
         )
     ]  # fmt: skip
-    by_law = {law.form: float(np.abs(law.expected(_table(far, law)) / y[order] - 1).mean()) for law in fitted}
+    by_law = {law.form: float(np.abs(law.expected(_table(far, law)) / y[order] - 1).mean()) for law in found.laws}
     covered = float(((low <= y[order]) & (y[order] <= high)).mean())
     horizon = float(reach[within[-1]]) if within.size else 1.0
-    side = np.where(y[order] < middle, middle / low, high / middle)
-    needed = np.abs(np.log(y[order] / middle)) / np.maximum(np.log(side), 1e-12)
-    widening = max(1.0, float(np.quantile(needed, level)))
+    cuts = [ratio for ratio in _CUTS if settings(cut(ratio)) >= least]
+    widening, by = 1.0, dict.fromkeys((law.form for law in found.laws), 1.0)
+    for ratio in cuts:
+        before = cut(ratio)
+        other = found if ratio == _CUTS[0] else refit(before, min(n_boot, 100))[0]
+        hidden = {name: values[~before] for name, values in x.items()}
+        widening = max(widening, _needed(other.predict(hidden, target="logged"), y[~before], level))
+        for law in other.laws:
+            by[law.form] = max(by[law.form], _needed(law.predict(_table(hidden, law), target="logged"), y[~before], level))
     if widening > 1:
         said.append(
-            f"{100 * covered:.0f} % of {error.size} hidden runs lay inside their {100 * level:g} % intervals; pooled loss "
-            f"intervals beyond the sweep are widened {widening:.2g}x"
+            f"{100 * covered:.0f} % of {error.size} hidden runs lay inside their {100 * level:g} % intervals; loss intervals "
+            f"beyond the sweep are widened {widening:.2g}x (pooled), by what the runs needed at the worst of {len(cuts)} cuts"
         )
-    return ScaleBacktest(cut, tuple(rows), float(error.mean()), by_law, level, covered, horizon, widening)
+    return ScaleBacktest(top, tuple(rows), float(error.mean()), by_law, level, covered, horizon, widening, by, tuple(cuts))
+
+
+def _needed(predicted: Samples, y: FloatArray, level: float) -> float:
+    """What intervals of log loss about the median are multiplied by for a share `level` of the runs, of one more, to lie inside."""
+    (low, high), middle = predicted.interval(level), predicted.median()
+    side = np.where(y < middle, middle / low, high / middle)
+    needed = np.sort(np.abs(np.log(y / middle)) / np.maximum(np.log(side), 1e-12))
+    return float(needed[min(int(np.ceil(level * (y.size + 1))), y.size) - 1])
 
 
 def _answer(found: Scaling, target: dict[str, float], said: list[str]) -> list[dict[str, Any]]:
@@ -341,16 +383,14 @@ def _answer(found: Scaling, target: dict[str, float], said: list[str]) -> list[d
             losses = law.predict(at).values[:, 0]
             point = [target["params"], target["tokens"], float(law.expected(at)[0])]
             values = np.column_stack([np.full(losses.size, point[0]), np.full(losses.size, point[1]), losses])
-        rows.append(_row(label, law.form, reach, point, values, found.level))
+        widening = found.backtest.widening_by_law[law.form] if found.backtest and reach > 1 else 1.0
+        rows.append(_row(label, law.form, reach, point, values, found.level, widening))
         if keep:
             draws.append(values)
     if draws:
         together = np.concatenate(draws)
-        last = _row(label, "pooled", reach, np.median(together, axis=0).tolist(), together, found.level)
-        if found.backtest and reach > 1:
-            for end in ("loss_low", "loss_high"):
-                last[end] = last["loss"] * (last[end] / last["loss"]) ** found.backtest.widening
-        rows.append(last)
+        widening = found.backtest.widening if found.backtest and reach > 1 else 1.0
+        rows.append(_row(label, "pooled", reach, np.median(together, axis=0).tolist(), together, found.level, widening))
     if reach <= 1:
         said.append(f"{label} lies inside the seen range of compute (up to {found.flops.max():.3g}): this is interpolation")
     else:
@@ -363,9 +403,13 @@ def _answer(found: Scaling, target: dict[str, float], said: list[str]) -> list[d
     return rows
 
 
-def _row(label: str, law: str, reach: float, point: list[float], draws: FloatArray, level: float) -> dict[str, Any]:
+def _row(
+    label: str, law: str, reach: float, point: list[float], draws: FloatArray, level: float, widening: float
+) -> dict[str, Any]:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     out: dict[str, Any] = {"target": label, "law": law, "reach": float(reach)}
     for j, name in enumerate(("params", "tokens", "loss")):
         out |= {name: float(point[j]), f"{name}_low": float(low[j]), f"{name}_high": float(high[j])}
+    for end in ("loss_low", "loss_high"):
+        out[end] = out["loss"] * (out[end] / out["loss"]) ** widening
     return out
