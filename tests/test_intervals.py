@@ -298,3 +298,21 @@ def test_corrected_resampled_t_by_hand() -> None:
 def test_refusals(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_poisson_counts_are_poisson_and_make_the_same_intervals_of_ratios() -> None:
+    from scipy import stats
+
+    from farfield.intervals import poisson_counts, resample_counts
+
+    counts = np.concatenate(list(poisson_counts(2001, 300, np.random.default_rng(0))))
+    assert counts.shape == (300, 2001)
+    share = np.bincount(counts.astype(int).ravel(), minlength=6)[:6] / counts.size
+    np.testing.assert_allclose(share, stats.poisson(1).pmf(np.arange(6)), atol=4 * np.sqrt(0.25 / counts.size))
+    assert abs(np.corrcoef(counts[:, 0], counts[:, 1])[0, 1]) < 0.25
+    sums = np.random.default_rng(1).exponential(size=(2001, 2)) + np.array([1.0, 2.0])
+    spread = [
+        np.std(np.divide(*np.concatenate([c @ sums for c in make(2001, 2000, np.random.default_rng(2))]).T))
+        for make in (poisson_counts, resample_counts)
+    ]
+    assert spread[0] / spread[1] == pytest.approx(1, abs=0.08)

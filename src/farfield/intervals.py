@@ -294,6 +294,27 @@ def resample_counts(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[F
         yield np.bincount(pick.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
+def poisson_counts(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """Blocks of (b, n) counts that are Poisson(1), each by itself: :func:`resample_counts` for ratios of sums over many units.
+
+    The number of units drawn varies by a share 1 / sqrt(n), which a ratio of sums cancels; in exchange nothing is sorted or
+    counted. Counts come from 16 bits each, so their probabilities are off by 1 / 65,536 at most. Source: Chamandy et al. 2012,
+    "Estimating uncertainty for massive data streams", section 3.
+    """
+    step = max(1, 4 * _BLOCK // n)
+    for start in range(0, n_boot, step):
+        rows = min(step, n_boot - start)
+        words = rng.integers(2**64, size=-(-rows * n // 4), dtype=np.uint64)
+        bits = words.view(np.uint16)[: rows * n].reshape(rows, n)
+        counts = np.zeros((rows, n), dtype=np.uint8)
+        for edge in _POISSON_EDGES:
+            counts += bits >= edge
+        yield counts.astype(np.float64)
+
+
+_POISSON_EDGES = np.array([e for e in np.rint(65536 * special.pdtr(np.arange(9), 1.0)) if e < 65536], dtype=np.uint16)
+
+
 def _ratio(num: FloatArray, den: FloatArray) -> FloatArray:
     if np.any(den == 0):
         raise InputError("the denominator of a resample sums to zero, so its ratio does not exist; use a difference instead")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farfield.errors import InputError
+from farfield.figures import INK, MUTED, RULE
 from farfield.gap.compare import score_by_reach
 from farfield.gap.result import GapResult
 
@@ -16,9 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, RULE = "#222222", "#6b6b6b", "#d0d0d0"
 DIFFICULTY, EXTRAPOLATION = "#E69F00", "#0072B2"  # Okabe and Ito, apart for colour-blind readers
-FORMATS = (".png", ".svg", ".pdf")
 _MARKS = {"inside": "o", "reference": "D", "beyond": "s"}
 
 
@@ -109,17 +106,3 @@ def gap_figure(results: Sequence[GapResult]) -> Figure:
     plot_gaps(results, upper)
     plot_reach(results, lower)
     return figure
-
-
-def save_figure(figure: Figure, path: str) -> None:
-    """Write a figure atomically as .png, .svg or .pdf; InputError for another ending."""
-    import io
-
-    from farfield.files import write_atomic
-
-    ending = Path(path).suffix.casefold()
-    if ending not in FORMATS:
-        raise InputError(f"cannot write a figure as {path}; allowed endings: {', '.join(FORMATS)}")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=ending[1:], dpi=160)
-    write_atomic(path, buffer.getvalue())

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from farfield.intervals import resample_counts
-from farfield.splits.rows import FloatArray
+from farfield.intervals import poisson_counts, resample_counts
+from farfield.splits.rows import FloatArray, IntArray
+
+MANY = 1000  # units from which on counts are Poisson
 
 
 class Resamples(NamedTuple):
@@ -20,11 +22,16 @@ class Resamples(NamedTuple):
 
 
 def resampled(sums: FloatArray, n_boot: int, rng: np.random.Generator) -> Resamples:
-    """sum(num) / sum(den) over units drawn with replacement; `sums` (n, 2 k) holds the k nums and then the k dens."""
-    columns = sums.shape[1]
+    """sum(num) / sum(den) over units drawn with replacement; `sums` (n, 2 k) holds the k nums and then the k dens.
+
+    All resamples are one matrix product of counts with the columns and their products, each different one once: parts that share no
+    unit have products of zero, and parts of the same units the same dens.
+    """
+    n, columns = sums.shape
     k = columns // 2
     first, second = np.triu_indices(columns)
     wide = np.concatenate([sums, sums[:, first] * sums[:, second]], axis=1)
+    different, place = _different(wide)
 
     def parts(total: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         dens = np.where(total[:, k:columns] > 0, total[:, k:columns], np.nan)
@@ -32,8 +39,23 @@ def resampled(sums: FloatArray, n_boot: int, rng: np.random.Generator) -> Resamp
         moments[:, first, second] = moments[:, second, first] = total[:, columns:]
         return total[:, :k] / dens, dens, moments
 
-    blocks = [counts @ wide for counts in resample_counts(sums.shape[0], n_boot, rng)]
-    return Resamples(*parts(np.concatenate(blocks)), parts(wide.sum(axis=0, keepdims=True)))
+    counts = (poisson_counts if n >= MANY else resample_counts)(n, n_boot, rng)
+    blocks = np.concatenate([c @ different for c in counts])
+    blocks = np.concatenate([blocks, np.zeros((blocks.shape[0], 1))], axis=1)
+    return Resamples(*parts(blocks[:, place]), parts(wide.sum(axis=0, keepdims=True)))
+
+
+def _different(columns: FloatArray) -> tuple[FloatArray, IntArray]:
+    """The columns that are different and not zero, and where each column is among them (-1: zero)."""
+    kept: list[int] = []
+    place = np.full(columns.shape[1], -1, dtype=np.int64)
+    for i, column in enumerate(columns.T):
+        if column.any():
+            same = [p for p, j in enumerate(kept) if np.array_equal(columns[:, j], column)]
+            place[i] = same[0] if same else len(kept)
+            if not same:
+                kept.append(i)
+    return np.ascontiguousarray(columns[:, kept]), place
 
 
 def linear_error(ratios: FloatArray, totals: FloatArray, moments: FloatArray, weights: FloatArray) -> FloatArray:
