@@ -136,7 +136,7 @@ def test_a_model_of_ones_own_and_one_that_fails_beside_it(table: str, capsys: py
         (["--target", "y", "--beyond", "a>q80", "--score", "speed"], "unknown score 'speed'"),
         (["--target", "big", "--beyond", "a>q80", "--score", "mae"], "y is"),
         (["--target", "y", "--beyond", "a>q80", "--group", "nobody"], "unknown column 'nobody'"),
-        (["--target", "y", "--beyond", "a>q80", "--plot", "x.gif"], "allowed endings"),
+        (["--target", "y", "--beyond", "a>q80", "--plot", "x.gif"], "must end in one of .png, .svg, .pdf"),
         (["--target", "y", "--beyond", "a>q80", "--report", "x.pdf"], "allowed endings"),
     ],
 )  # fmt: skip

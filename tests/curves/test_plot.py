@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from curves.synthetic import make_backtest, make_forecast
 from farfield.curves.data import FloatArray
 from farfield.curves.panels import draw_order, log_x, panels, shared_y, thin
-from farfield.curves.plot import backtest_figure, forecast_figure, plot_backtest, save_figure
+from farfield.curves.plot import backtest_figure, forecast_figure, plot_backtest
 from farfield.curves.results import Forecast, ForecastStatus
 from farfield.errors import InputError
+from farfield.figures import save_figure
 
 
 def test_a_panel_draws_the_seen_points_solid_and_the_median_beyond_dashed_in_another_colour() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from farfield.cli.forecast import check_figure
 from farfield.cli.output import emit, format_of, notes, output_options
 from farfield.cli.reading import ESTIMATE, LR_SCHEDULE, SEED, read, reading_options
+from farfield.figures import check_format, save_figure
 
 
 @click.command("backtest")
@@ -36,14 +36,15 @@ def command(
     Nothing of the scored run's group, and nothing beyond its cut, is used for its forecast. Exit code 0: scored. 2: bad input.
     """
     fmt = format_of(as_json, as_csv, out)
-    check_figure(plot)
+    if plot is not None:
+        check_format(plot)
     with notes(quiet):
         from farfield.curves.backtesting import backtest
 
         curves = read(chosen)
         found = backtest(curves, estimate=estimate, method=method, lr_schedule=lr_schedule, rng=seed)
     if plot is not None:
-        from farfield.curves.plot import backtest_figure, save_figure
+        from farfield.curves.plot import backtest_figure
 
         save_figure(backtest_figure(found), plot)
     if fmt == "table":

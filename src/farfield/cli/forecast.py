@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from farfield.cli.output import emit, format_of, notes, output_options
 from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, read_context, reading_options
 from farfield.errors import InputError
+from farfield.figures import check_format, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +114,8 @@ def command(
     if to is not None and by is not None:
         raise click.UsageError("--to and --by cannot both be given; one says where, the other how much further")
     further = None if by is None else parse_by(by)
-    check_figure(plot)
+    if plot is not None:
+        check_format(plot)
     if report is not None and not report.lower().endswith((".html", ".htm")):
         raise InputError(f"--report {report}: the file must end in .html")
 
@@ -215,18 +217,10 @@ def split(curves: Curves, share: float) -> tuple[Curves, Curves]:
     return dataclasses.replace(curves.upto(cut), attributes=attributes), hidden
 
 
-def check_figure(plot: str | None) -> None:
-    """Refuse a figure's file name before the work begins."""
-    if plot is not None:
-        from farfield.curves.plot import check_format
-
-        check_format(plot)
-
-
 def draw(found: Forecast, plot: str | None, report: str | None, line: str) -> None:
     """Write the figure and the report that were asked for."""
     if plot is not None:
-        from farfield.curves.plot import forecast_figure, save_figure
+        from farfield.curves.plot import forecast_figure
 
         save_figure(forecast_figure(found), plot)
     if report is not None:

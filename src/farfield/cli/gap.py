@@ -8,6 +8,7 @@ import click
 
 from farfield.cli.output import emit, format_of, notes, output_options
 from farfield.errors import InputError
+from farfield.figures import check_format, save_figure
 
 if TYPE_CHECKING:
     from farfield.gap import GapResult
@@ -64,7 +65,8 @@ def command(
     Exit code 0: measured. 2: bad input, or a model that failed (the others are reported all the same).
     """
     fmt = format_of(as_json, as_csv, out)
-    _check_ending(plot, (".png", ".svg", ".pdf"), "--plot")
+    if plot is not None:
+        check_format(plot)
     _check_ending(report, (".html", ".htm"), "--report")
     failures: dict[str, str] = {}
     results: list[GapResult] = []
@@ -168,7 +170,7 @@ def _draw(
     results: list[GapResult], plot: str | None, report: str | None, beyond: str, target: str, data: str, pipeline: str,
     failures: dict[str, str],
 ) -> None:  # fmt: skip
-    from farfield.gap.plot import gap_figure, save_figure
+    from farfield.gap.plot import gap_figure
 
     if plot is not None:
         save_figure(gap_figure(results), plot)

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from farfield.cli.forecast import check_figure
 from farfield.cli.output import emit, format_of, notes, output_options
 from farfield.errors import InputError
+from farfield.figures import check_format, save_figure, style
 
 
 @click.command("scale")
@@ -54,7 +54,8 @@ def command(
     Exit code 0: fitted. 2: bad input.
     """
     fmt = format_of(as_json, as_csv, out)
-    check_figure(plot)
+    if plot is not None:
+        check_format(plot)
     asked = [parse_target(text) for text in targets]
     if translate is None and (chosen["given"] or chosen["data"]):
         raise click.UsageError("--given and --data belong to --translate A:B, which is missing")
@@ -126,8 +127,6 @@ def scaled(
         rng=chosen["seed"],
     )
     if plot is not None:
-        from farfield.curves.plot import save_figure, style
-
         with style():
             figure = found.plot().figure
         save_figure(figure, plot)  # type: ignore[arg-type]

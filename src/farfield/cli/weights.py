@@ -9,6 +9,7 @@ import click
 
 from farfield.cli import Group
 from farfield.cli.output import emit, format_of, output_options
+from farfield.figures import check_format, save_figure
 
 if TYPE_CHECKING:
     from farfield.formats import Rounding
@@ -50,15 +51,11 @@ def diff(
 
     fmt = format_of(as_json, as_csv, out)
     if figure is not None:
-        from farfield.curves.plot import check_format
-
         check_format(figure)
     result = diff_checkpoints(a, b, include=include)
     frame = result.to_frame("layer" if by == "layer" else "tensor")
     if figure is not None:
         from matplotlib.figure import Figure
-
-        from farfield.curves.plot import save_figure
 
         drawn = Figure(figsize=(7, 4), layout="constrained")
         result.plot(drawn.subplots())
@@ -208,8 +205,6 @@ def sweep(
 
     fmt = format_of(as_json, as_csv, out)
     if figure is not None:
-        from farfield.curves.plot import check_format
-
         check_format(figure)
     try:
         grid = [float(a) for a in alphas.split(",")]
@@ -233,8 +228,6 @@ def sweep(
     )
     if figure is not None:
         from matplotlib.figure import Figure
-
-        from farfield.curves.plot import save_figure
 
         drawn = Figure(figsize=(6, 3.6), layout="constrained")
         result.plot(drawn.subplots())

@@ -1,4 +1,4 @@
-"""Figures of forecasts and backtests, and the one style they share.
+"""Figures of forecasts and backtests.
 
 Seen and beyond differ in colour *and* in line: what was seen is a solid dark line, what lies beyond a dashed blue one inside
 its bands. The colours are Okabe and Ito's, which stay apart for colour-blind readers. Matplotlib is imported on first use, and
@@ -8,10 +8,6 @@ pyplot only when a figure has to be opened for the caller.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,53 +15,15 @@ import numpy as np
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
 from farfield.curves.wording import count, name_of, number, reach_band, tick
-from farfield.errors import InputError
+from farfield.figures import INK, MUTED, RULE, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, RULE = "#222222", "#6b6b6b", "#d0d0d0"
 BEYOND, DECAY, ALERT = "#0072B2", "#D55E00", "#CC79A7"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
-FORMATS = (".png", ".svg", ".pdf")
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 8.0,
-    "axes.titlesize": 8.0,
-    "axes.labelsize": 8.0,
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": RULE,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "axes.formatter.use_mathtext": False,
-    "axes.formatter.limits": (-4, 6),
-    "axes.unicode_minus": True,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.dpi": 160,
-    "svg.hashsalt": "farfield",  # the same forecast gives the same file
-    "text.parse_math": False,  # run names may hold dollar signs
-}
 _BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps words legible where a line crosses them
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The house style, for the length of a ``with`` block."""
-    import matplotlib
-
-    with matplotlib.rc_context(dict(_STYLE)), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # run names in any script
-        yield
 
 
 def plot_forecast(forecast: Forecast, ax: Axes | None = None, *, most: int = 6) -> Axes:
@@ -144,29 +102,6 @@ def backtest_figure(backtest: Backtest) -> Figure:
             ax.set_title(titles[kind], loc="left")
         figure.text(0.012, 1 - 0.12 / figure.get_figheight(), backtest.summary(), va="top", fontsize=9.5, fontweight="bold")
     return figure
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, SVG or PDF, by the ending of `path`; a killed run leaves the old file or the new one."""
-    import io
-
-    from farfield.files import write_atomic
-
-    target = Path(path)
-    kind = check_format(target)
-    buffer = io.BytesIO()
-    stamp: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    with style():
-        figure.savefig(buffer, format=kind, metadata=stamp)
-    write_atomic(target, buffer.getvalue())
-
-
-def check_format(path: str | Path) -> str:
-    """The format a figure's path asks for; refused unless it is one of FORMATS."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError(f"--plot {path}: the file must end in one of {', '.join(FORMATS)}; {suffix or 'no ending'} was given")
-    return suffix[1:]
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------------
