@@ -78,6 +78,20 @@ def test_every_element_is_the_exact_result_rounded_once(alpha: float, source: st
         np.testing.assert_array_equal(out[checked], np.array(want)[checked])
 
 
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.381966])
+def test_numbers_too_large_for_the_short_way_among_others(alpha: float, tmp_path: Path) -> None:
+    values = [formats.widen(raw, "BF16") for raw in pair(1001)]
+    for i, v in enumerate(values):
+        v[70:90], v[600] = 2.0**126 * (1 - 2 * i), 2.0**127
+    base, tuned = (write(tmp_path / n, {"w": ("BF16", v)}) for n, v in zip(("base", "tuned"), values, strict=True))
+    edit = Linear((-alpha,))
+    want = combine(edit, None, values[::-1], 0, "BF16", "BF16")
+    for chunk in (64, 300, 2000):
+        out = execute(plan(open_operands([tuned, base]), lambda _: edit), tmp_path / f"{chunk}", chunk=chunk, sync=False)
+        with Checkpoint.open(out) as merged:
+            np.testing.assert_array_equal(merged.read("w"), want)
+
+
 @pytest.mark.parametrize("alpha", [0.5, 3.0, -0.25])
 def test_pairs_of_every_exponent_agree_with_rationals(alpha: float) -> None:
     edit = Linear((-alpha,))

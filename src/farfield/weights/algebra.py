@@ -219,8 +219,9 @@ def execute(
                 edit = edits[name]
                 if prepared[0] != name:
                     prepared = name, None if edit is None else edit.prepare(name, views(plan.operands, name))
-                for start in range(begin, end, chunk):
-                    writer.write(name, start, kernel(name, prepared[1], start, min(start + chunk, end)))
+                step = kernel.most(name)
+                for start in range(begin, end, step):
+                    writer.write(name, start, kernel(name, prepared[1], start, min(start + step, end)))
 
         if threads == 1:
             work(0)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from farfield.weights.algebra import Plan
 
 FloatArray = NDArray[np.float64]
+_LONGER = 4  # chunks that the short way takes at a time
 
 
 class View:
@@ -68,12 +69,20 @@ class Kernel:
     """Combines chunks for one thread, in buffers that are used again."""
 
     def __init__(self, plan: Plan, edits: Mapping[str, DeltaEdit | None], chunk: int) -> None:
-        self.plan, self.edits, self.chunk = plan, edits, chunk
+        self.plan, self.edits, self.chunk, self._longest = plan, edits, chunk, _LONGER * chunk
         self._pairs: dict[Terms, PairBF16 | PairNear | None] = {}
         self._raw: list[Raw] = []
 
+    def most(self, name: str) -> int:
+        """Elements of a tensor to combine at a time: the short way needs little memory for each, and less time for more."""
+        plain = not self.plan.low and self.plan.rounding == "nearest" and isinstance(self.edits[name], Linear)
+        plain &= not any(isinstance(o, AdaptedCheckpoint) for o in self.plan.operands)
+        dtypes = {self.plan.dtypes[name], *(o.tensors[name].dtype for o in self.plan.operands if name in o.tensors)}
+        return self._longest if plain and dtypes == {"BF16"} and len(self.plan.operands) == 2 else self.chunk
+
     def __call__(self, name: str, state: Any, start: int, stop: int) -> Raw:
-        """Raw bits of elements start .. stop of the output's tensor; `state` is what the edit prepared."""
+        """Raw bits of elements start .. stop of the output's tensor, for the next call to overwrite; `state` is what the edit
+        prepared."""
         plan = self.plan
         edit, dtype = self.edits[name], plan.dtypes[name]
         source = plan.operands[0].tensors[name].dtype
@@ -94,6 +103,11 @@ class Kernel:
             done = self._pair(edit, name, state, start, stop)
             if done is not None:
                 return done
+        if stop - start > self.chunk:
+            out = np.empty(stop - start, "<u2")
+            for at in range(start, stop, self.chunk):
+                out[at - start : at - start + self.chunk] = self(name, state, at, min(at + self.chunk, stop))
+            return out
         chunks = [o.read_float64(name, start, stop) for o in operands]
         return combine(edit, state, chunks, start, dtype, source if len(set(sources)) == 1 else "F64")
 
@@ -132,12 +146,12 @@ class Kernel:
         if terms not in self._pairs:
             if len(self._pairs) > 3:  # weights that differ from tensor to tensor: keep few buffers
                 self._pairs.clear()
-            self._pairs[terms] = pair_for(terms, self.chunk)
+            self._pairs[terms] = pair_for(terms, self._longest)
         pair = self._pairs[terms]
         if pair is None:
             return None
         if not self._raw:
-            self._raw = [np.empty(self.chunk, "<u2") for _ in range(2)]
+            self._raw = [np.empty(self._longest, "<u2") for _ in range(2)]
         first, second = (
             operand.read(name, start, stop, out=buffer) for operand, buffer in zip(self.plan.operands, self._raw, strict=True)
         )

@@ -37,7 +37,8 @@ _UPPER = np.uint32(0xFFFF0000)
 # Twice the BF16 patterns of 2^79 and of the least normal number: outside of these a result is looked at again. Operands that differ
 # by 0x7800 in their patterns, which their doubled difference would hide, have a result above, as weights are 2^-16 or more.
 _HUGE, _SUBNORMAL = 0xCE00, 0x0100
-_ROW = 4096  # elements that are searched together for the few that a way leaves
+_BLOCK = 1 << 17  # numbers that go through all steps together
+_NOWHERE = np.empty(0, np.intp)
 _PLACES = 3  # by how many last places of float32 N / q may be off: two from the product and 1 / q, and one to spare
 
 
@@ -79,27 +80,57 @@ def pair_weights(terms: Terms) -> tuple[float, float] | None:
 
 
 class _Words:
-    """Buffers of one thread for BF16 numbers taken two by two: float32 numbers, first those at even places, then the others."""
+    """Buffers of one thread for BF16 numbers taken two by two: float32 numbers, first those at even places, then the others.
+
+    Blocks of numbers that fit into a processor's cache go through all steps one after the other.
+    """
 
     def __init__(self, size: int) -> None:
         size += size % 2
-        self._x, self._y = (np.zeros(size, np.float32) for _ in range(2))
-        self._spare = np.empty(size, np.uint32)
-        self._out, self._half = np.empty(size, "<u2"), np.empty(size, "<u2")
+        block = min(size, _BLOCK)
+        self._x, self._y = (np.zeros(block, np.float32) for _ in range(2))
+        self._spare, self._half = np.empty(block, np.uint32), np.empty(block, "<u2")
+        self._out = np.empty(size, "<u2")
+
+    def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
+        """Raw bits, which the next call overwrites, and the elements among them that are still to be evaluated exactly; None where
+        that would be too many, or a number is too large."""
+        n = first.size
+        if n % 2:
+            zero = np.zeros(1, "<u2")
+            done = self(np.concatenate([first, zero]), np.concatenate([second, zero]))
+            return None if done is None else (done[0][:n], done[1][done[1] < n])
+        out, found = self._out[:n], [_NOWHERE]
+        for start in range(0, n, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            left = self._block(first[part], second[part], out[part])
+            if left is None:
+                return None
+            if left.size:
+                found.append(left + start)
+        left = np.concatenate(found)
+        return out, self._settle(first, second, out, left) if left.size else left
+
+    def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        """Fill `out`; the elements that are not decided, or None."""
+        raise NotImplementedError
+
+    def _settle(self, first: Raw, second: Raw, out: Raw, left: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Evaluate what the blocks left; the elements that are still not decided."""
+        raise NotImplementedError
 
     def widen(self, raw: Raw, out: NDArray[np.float32]) -> None:
         words, bits, half = raw.view("<u4"), out.view(np.uint32), raw.size // 2
         np.left_shift(words, np.uint32(16), out=bits[:half])
         np.bitwise_and(words, _UPPER, out=bits[half:])
 
-    def pack(self, bits: NDArray[np.uint32]) -> Raw:
-        """The upper halves of the numbers, in the order of the raw ones; `bits` is used up."""
+    def pack(self, bits: NDArray[np.uint32], out: Raw) -> None:
+        """Put the upper halves of the numbers into `out`, in the order of the raw ones; `bits` is used up."""
         half = bits.size // 2
-        even, others, out = bits[:half], bits[half:], self._out[: bits.size]
+        even, others = bits[:half], bits[half:]
         np.right_shift(even, np.uint32(16), out=even)
         np.bitwise_and(others, _UPPER, out=others)
         np.bitwise_or(even, others, out=out.view("<u4"))
-        return out
 
     def apart(self, first: Raw, second: Raw, limit: int) -> NDArray[np.intp]:
         """Elements whose patterns without their signs differ by `limit` or more."""
@@ -116,18 +147,10 @@ class _Words:
 
 
 def _beyond(values: NDArray[Any], least: int, most: int) -> NDArray[np.intp]:
-    """Where values are below `least` or above `most`; few are, and only rows that hold one are looked through."""
-    whole = values.size - values.size % _ROW
-    rows = values[:whole].reshape(-1, _ROW)
-    hit = rows.max(axis=1) > most
-    if least:
-        hit |= rows.min(axis=1) < least
-    found = [whole + np.flatnonzero((values[whole:] < least) | (values[whole:] > most))]
-    if hit.any():
-        at = np.flatnonzero(hit)
-        row, column = np.nonzero((rows[at] < least) | (rows[at] > most))
-        found.insert(0, at[row] * _ROW + column)
-    return np.concatenate(found)
+    """Where values are below `least` or above `most`."""
+    if int(values.max(initial=0)) <= most and (least == 0 or int(values.min(initial=most)) >= least):
+        return _NOWHERE
+    return np.flatnonzero((values < least) | (values > most) if least else values > most)
 
 
 class PairBF16(_Words):
@@ -143,12 +166,8 @@ class PairBF16(_Words):
         self.weights = tuple(np.float32(w) for w in weights)
         self.reach = reach_of_pair(terms)
 
-    def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
-        """Raw bits, which the next call overwrites, and the elements among them that are still to be evaluated exactly; None where
-        that would be too many."""
+    def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
         n = first.size
-        if n % 2:
-            return _without_last(self(*_made_even(first, second)))
         left = self.apart(first, second, self.reach * 128)
         if left.size > n // _MOST_LEFT:
             return None
@@ -165,11 +184,20 @@ class PairBF16(_Words):
         np.bitwise_and(odd, np.uint32(1), out=odd)
         np.add(bits, odd, out=bits)
         np.add(bits, np.uint32(0x7FFF), out=bits)
-        out = self.pack(bits)
+        self.pack(bits, out)
         large = self.outside(out, 0)
         if large.size > n // _MOST_LEFT:
             return None
-        return out, np.union1d(left, large) if large.size else left
+        return np.union1d(left, large) if large.size else left
+
+    def _settle(self, first: Raw, second: Raw, out: Raw, left: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where float64 holds the sum, as it does the products; a zero, whose sign is the exact way's business, is left."""
+        with np.errstate(invalid="ignore"):
+            x, y = (float(w) * formats.widen(raw[left], "BF16") for w, raw in zip(self.weights, (first, second), strict=True))
+            total, lost = two_sum(x, y)
+            out[left] = formats.round_to(total, "BF16")
+            unsettled: NDArray[np.intp] = left[(lost != 0) | (total == 0)]  # NaN, where something is infinite, is not 0
+        return unsettled
 
 
 class PairNear(_Words):
@@ -191,12 +219,8 @@ class PairNear(_Words):
         """Whether float32 holds the weights to 2^-24 of their size, and products of numbers below 2^97 with them."""
         return all(2.0**-20 <= abs(float(w)) < 2.0**16 for w in _split_weights(terms))
 
-    def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
-        """Raw bits, which the next call overwrites, and the elements among them that are still to be evaluated exactly; None
-        where a number is too large."""
+    def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
         n = first.size
-        if n % 2:
-            return _without_last(self(*_made_even(first, second)))
         for raw in (first, second):
             if int(np.bitwise_and(raw, np.uint16(0x7FFF), out=self._half[:n]).max(initial=0)) >= _LARGE:
                 return None
@@ -225,18 +249,19 @@ class PairNear(_Words):
             np.less(scaled, _CANCEL * _TINY, out=other)
             np.logical_or(near, other, out=near)
         np.add(bits, np.uint32(0x8000), out=bits)  # ties are among those in doubt
-        out = self.pack(bits)
+        self.pack(bits, out)
         left = np.flatnonzero(near)
-        left = np.where(left < n // 2, 2 * left, 2 * left - (n - 1))
-        return out, self._settle(first, second, out, left) if left.size and self.settles else left
+        return np.where(left < n // 2, 2 * left, 2 * left - (n - 1))
 
     def _settle(self, first: Raw, second: Raw, out: Raw, left: NDArray[np.intp]) -> NDArray[np.intp]:
         """Evaluate elements x + c d in float64 with the error of every operation; those returned are still to be evaluated.
 
         x + c d = sum + rest exactly, rest being what the product and both sums lose, so sum rounded to odd in the direction of
         rest rounds on as the exact value does. Only a zero, whose sign is the exact way's business, a d that float64 does not
-        hold and what is not finite are left.
+        hold and what is not finite are left; and everything where the weights do not sum to 1.
         """
+        if not self.settles:
+            return left
         with np.errstate(invalid="ignore"):
             x, y = (formats.widen(raw[left], "BF16") for raw in (first, second))
             d, lost = two_sum(y, -x)
@@ -283,13 +308,11 @@ class PairDecimal(PairNear):
             return None
         return ((q - p, p, q), tail, reach) if abs(tail) < abs(second) / 2**40 else None
 
-    def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
+    def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
         n = first.size
-        if n % 2:
-            return _without_last(self(*_made_even(first, second)))
         left = self.apart(first, second, self.reach * 128)
         if left.size > n // _MOST_LEFT:
-            return super().__call__(first, second)
+            return super()._block(first, second, out)
         x, y, sign = self._x[:n], self._y[:n], self._spare[:n]
         self.widen(first, x)
         self.widen(second, y)
@@ -305,22 +328,12 @@ class PairDecimal(PairNear):
         np.multiply(sign, self._more, out=sign)
         np.add(bits, sign, out=bits)
         np.add(bits, self._same, out=bits)
-        out = self.pack(bits)
+        self.pack(bits, out)
         again = self.outside(out, _SUBNORMAL)
         again = again[((first[again] | second[again]) & np.uint16(0x7FFF)) != 0]  # 0 and 0 make 0
         if again.size > n // _MOST_LEFT:
-            return super().__call__(first, second)
-        left = np.union1d(left, again) if again.size else left
-        return out, self._settle(first, second, out, left) if left.size else left
-
-
-def _made_even(first: Raw, second: Raw) -> tuple[Raw, Raw]:
-    zero = np.zeros(1, "<u2")
-    return np.concatenate([first, zero]), np.concatenate([second, zero])
-
-
-def _without_last(done: tuple[Raw, NDArray[np.intp]] | None) -> tuple[Raw, NDArray[np.intp]] | None:
-    return None if done is None else (done[0][:-1], done[1][done[1] < done[0].size - 1])
+            return super()._block(first, second, out)
+        return np.union1d(left, again) if again.size else left
 
 
 def _sum_of(terms: Terms, operand: int) -> Fraction:

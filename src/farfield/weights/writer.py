@@ -36,6 +36,7 @@ if sys.platform != "win32":
 Layout = Sequence[tuple[str, Sequence[tuple[str, str, Sequence[int]]]]]
 _JOURNAL_EVERY = 16 * 2**20  # bytes of a tensor after which the journal says so
 _READ_BACK = 4 * 2**20
+_AT_ONCE = 512 * 2**10  # bytes; the kernel takes longer for longer pieces
 _SPARE_DISK = 16 * 2**20  # for headers, index and journal
 _NO_CRC = "00000000"
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+\.safetensors$")
@@ -305,7 +306,7 @@ class CheckpointWriter:
         done = 0
         while done < len(data):
             try:
-                done += os.pwrite(self._descriptors[shard], data[done:], position + done)
+                done += os.pwrite(self._descriptors[shard], data[done : done + _AT_ONCE], position + done)
             except OSError as error:
                 raise self._failed(error) from error
 
