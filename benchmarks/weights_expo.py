@@ -3,11 +3,11 @@
     python benchmarks/weights_expo.py [--layers 8] [--rounds 3] [--mergekit PATH/mergekit-yaml] [--scratch DIR] [-o results/...json]
 
 Two Llama-shaped checkpoints are generated, then in turns: `cat A > /dev/null; cp B out` (the limit; the page cache is warm and
-nothing is synced), farfield as it comes (two threads), not synced and synced, at alpha 0.5 and, as a factor of many digits, 0.3, and mergekit
-(`merge_method: linear`, weights 1.5 and -0.5, `normalize: false`). Wall time of ours is after imports, CPU time that of the whole
-process, memory the peak of RssAnon, sampled every 5 ms. Before anything is reported, the first elements of sampled tensors are
-compared with rationals. On a small pair mergekit's real output is compared with the exact result for alpha 0.3, 0.5 and 2. Needs
-about 5 GB of disk, given back at the end; each call appends one row.
+nothing is synced), farfield as it comes (two threads), not synced and synced, at alpha 0.5 and, as a factor of many digits, 0.3,
+and mergekit (`merge_method: linear`, weights 1.5 and -0.5, `normalize: false`). Wall time of ours is after imports, CPU time that
+of the whole process, memory the peak of RssAnon, sampled every 5 ms. Before anything is reported, the first elements of sampled
+tensors are compared with rationals. On a small pair mergekit's real output is compared with the exact result for alpha 0.3, 0.5
+and 2. Needs about 5 GB of disk, given back at the end; each call appends one row.
 Wanted: wall <= 1.3 of the copy, CPU >= 5 times and memory >= 8 times less than mergekit, growth < 64 MiB.
 """
 
