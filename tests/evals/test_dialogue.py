@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from farfield.errors import InputError
-from farfield.evals.dialogue import Episode, GameMaster, clemscore
+from farfield.evals.dialogue import Episode, GameMaster, RuleBroken, clemscore
 from farfield.evals.games import PrivateShared, Reference, Taboo, Wordle, cohen_kappa, feedback, names
 from farfield.evals.scripted import ScriptedPlayer
+from farfield.evals.spatial import Drawing, Navigation, f1, fewest_moves, random_rooms, read_grid, step
 from farfield.evals.words import LEXICON, WORDS
 
 
@@ -141,6 +142,53 @@ def test_scores_rise_with_skill_and_what_is_played_with_discipline():
     assert unruly.to_frame().height == 4
     assert "wordle: 25 episodes" in unruly.summary()
     assert unruly.to_dict()["clemscore"] == unruly.score
+
+
+def test_f1_and_grids_by_hand():
+    target = read_grid("X - -\n- X -\n- - X", 3)
+    assert f1(read_grid("X X -\n- - -\n- - X", 3), target) == pytest.approx(2 * (2 / 3) * (2 / 3) / (4 / 3))
+    assert f1(np.zeros((3, 3), dtype=bool), target) == 0.0
+    for wrong in ("X - -\n- X -", "X - -\n- X -\n- -", "X - o\n- X -\n- - X", "XXX\nXXX\nXXX"):
+        with pytest.raises(RuleBroken, match="not 3 lines of 3 cells"):
+            read_grid(wrong, 3)
+
+
+def test_the_fewest_moves_against_every_order_of_the_rooms():
+    for seed in range(6):
+        rooms = random_rooms(np.random.default_rng(seed), 6)
+        cells = list(rooms)
+        apart = np.full((6, 6), 99)
+        for i, cell in enumerate(cells):
+            apart[i, i] = 0
+            for direction in rooms[cell]:
+                apart[i, cells.index(step(cell, direction))] = 1
+        for k in range(6):
+            apart = np.minimum(apart, apart[:, k, None] + apart[None, k])
+        assert apart.max() < 99  # connected
+        for wanted in (range(1, 6), (2, 5), ()):
+            least = min(sum(apart[a, b] for a, b in itertools.pairwise((0, *order))) for order in itertools.permutations(wanted))
+            assert fewest_moves(rooms, cells[0], frozenset(cells[i] for i in (0, *wanted))) == least
+
+
+def test_games_of_space_rules_quality_and_rising_skill():
+    assert once(Drawing(), "draw it").reason.startswith("the reply is not one line that begins with INSTRUCTION")
+    assert once(Drawing(), "INSTRUCTION: all", "X X\nX X").reason.startswith("the reply is not 5 lines of 5 cells")
+    assert (once(Drawing(), "DONE").played, once(Drawing(), "DONE").quality) == (True, 0.0)
+    grid = once(Drawing(), "DONE").turns[0][1].split("DRAWING:\n")[1]
+    assert once(Drawing(), "INSTRUCTION: this", grid, "DONE").quality == 100.0
+    assert once(Navigation(), "DONE").quality == 0.0
+    assert once(Navigation(), "GO: up").reason.startswith("there is no door 'up'")
+    with pytest.raises(InputError, match="rooms is 13; allowed: 2 to 12"):
+        Navigation(rooms=13)
+    doors = once(Navigation(), "DONE").turns[0][1].split("DOORS: ")[1].split(", ")
+    assert once(Navigation(), f"GO: {doors[0]}", "DONE").quality == pytest.approx(100 * 2 * (1 / 7) / (1 / 7 + 1))
+    master = GameMaster([Drawing(), Navigation()], episodes=30)
+    scores = [master.benchmark(ScriptedPlayer(s, discipline=1.0, random_state=0)) for s in (0.05, 0.5, 1.0)]
+    for game in master.games:
+        assert scores[0].games[game][2] < scores[1].games[game][2] < scores[2].games[game][2]
+    assert scores[2].games["drawing"][2] == 100.0
+    assert all(len({room for _, prompt, _ in e.turns for room in re.findall(r"ROOM: (\w+)", prompt)}) == 8
+               for e in master.play("navigation", ScriptedPlayer(1.0, discipline=1.0)))  # fmt: skip
 
 
 def test_transcripts_tell_what_was_said():

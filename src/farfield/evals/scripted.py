@@ -1,7 +1,8 @@
 """Scripted players of graded skill: they read the prompts and answer by rules, the better the more skill they have.
 
 What skill buys: the share of a lexicon's associations that is known (taboo), of words and of feedback remembered (wordle), of a
-grid that is described and read without error (reference), and of a conversation that is remembered (private-shared).
+grid that is described and read without error (reference, drawing), of a conversation that is remembered (private-shared), and of
+moves that lead to the nearest door not yet taken (navigation).
 *Discipline* is separate: the share of replies in the form that was asked for, so a player may be able and unruly. They stand in
 for models where none can be run, and calibrate the games: a game whose score does not rise with skill measures something else.
 """
@@ -17,12 +18,13 @@ from farfield import seeds
 from farfield.errors import InputError
 from farfield.evals.dialogue import Message
 from farfield.evals.games import SLOTS, feedback
+from farfield.evals.spatial import Cell, step
 from farfield.evals.words import LEXICON, WORDS
 from farfield.seeds import Seed
 
 
 class ScriptedPlayer:
-    """A player of the four games, called with a chat history.
+    """A player of all games here, called with a chat history.
 
     Parameters
     ----------
@@ -61,8 +63,15 @@ class ScriptedPlayer:
             reply = f"ANSWER: {self._which(first)}"
         elif "FACTS: " in first:
             reply = f"ANSWER: {self._told(prompts, last)}"
+        elif "DRAWING:" in first:
+            reply = self._dictate(first, len(replies))
+        elif "GRID:" in first:
+            reply = self._draw(replies[-1] if replies else first.split("GRID:\n")[1].split("\nINSTRUCTION")[0], last)
+        elif "ROOM: " in first:
+            reply = self._go(prompts, replies)
         else:
-            raise InputError(f"a scripted player knows taboo, wordle, reference and private-shared; got {first[:80]!r}")
+            known = "taboo, wordle, reference, private-shared, drawing and navigation"
+            raise InputError(f"a scripted player knows {known}; got {first[:80]!r}")
         return reply if self._rng.random() < self.discipline else f"Sure! {reply}"
 
     def _sure(self) -> bool:
@@ -118,3 +127,34 @@ class ScriptedPlayer:
         slot = re.findall(r"know (\w+)", last)[0]
         truth = any(f"AGENT: {slot}?" in p for p in prompts)
         return ("yes" if truth else "no") if self._sure() else self._pick(("yes", "no"))
+
+    def _dictate(self, first: str, turn: int) -> str:
+        rows = first.split("DRAWING:\n")[1].splitlines()
+        if turn >= len(rows):
+            return "DONE"
+        return f"INSTRUCTION: row {turn + 1} is {' '.join(self._grid(rows[turn]))}"
+
+    def _draw(self, grid: str, last: str) -> str:
+        rows = grid.removeprefix("Sure! ").splitlines()
+        for i, row in re.findall(r"row (\d) is ([X\- ]+)", last):
+            rows[int(i) - 1] = " ".join(self._grid(row))
+        return "\n".join(rows)
+
+    def _go(self, prompts: Sequence[str], replies: Sequence[str]) -> str:
+        """Towards the nearest door not yet taken, over the map that the conversation tells; at random where skill fails."""
+        at: Cell = (0, 0)
+        doors: dict[Cell, list[str]] = {}
+        for prompt, reply in zip(prompts, [*replies, ""], strict=True):
+            doors[at] = prompt.split("DOORS: ")[1].split(", ")
+            at = step(at, reply.split("GO: ")[1]) if reply else at
+        if self._rng.random() > 0.4 + 0.6 * self.skill:
+            return "DONE" if self._rng.random() < 0.2 else f"GO: {self._pick(doors[at])}"
+        front: dict[Cell, str] = {step(at, d): d for d in doors[at]}
+        reached = {at, *front}
+        while front:
+            unseen = [first for cell, first in front.items() if cell not in doors]
+            if unseen:
+                return f"GO: {self._pick(unseen)}"
+            front = {step(c, d): first for c, first in front.items() for d in doors[c] if step(c, d) not in reached}
+            reached |= set(front)
+        return "DONE"
