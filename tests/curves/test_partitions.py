@@ -128,6 +128,48 @@ def test_a_pool_whose_worker_is_killed_is_started_again(tmp_path: Path, monkeypa
     same(tmp_path / "whole", tmp_path / "out")
 
 
+def descendants(process: int) -> dict[int, str]:
+    """Command lines of all processes that a process has started, and these in turn."""
+    parents, lines = {}, {}
+    for folder in Path("/proc").iterdir():
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            lines[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except (ValueError, OSError):
+            continue
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {child: lines[child] for child in found - {process}}
+
+
+@pytest.mark.parametrize(
+    ("engine", "worker"), [("local", "spawn_main"), pytest.param("ray", "MapWorker", marks=pytest.mark.extra("ray"))]
+)
+def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path, engine: str, worker: str) -> None:
+    """SIGKILL to a worker process, or to a Ray actor, of the command line (on Linux, which lists them): the tables are complete, and those of a plain loop."""
+    sources = write(tmp_path / "in", n_files=6, n_runs=30, points=30)
+    forecast_partitions(sources, tmp_path / "whole", SETTINGS, jobs=1)
+    out = tmp_path / "out"
+    line = [sys.executable, "-m", "farfield", "forecast", *map(str, sources), "--metric", "loss", "--goal", "min", "--by", "2x"]
+    line += ["--method", "lcpfn", "--jobs", "2", "--engine", engine, "--quiet", "-o", f"{out}/"]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("*.done")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        workers = [child for child, command in descendants(process.pid).items() if worker in command]
+        assert workers
+        os.kill(workers[0], signal.SIGKILL)
+        before = len(list(out.glob("*.done")))
+        assert process.wait(timeout=120) == 0
+    finally:
+        process.kill()
+    assert before < len(sources)
+    assert len(list(out.glob("*.done"))) == len(sources)
+    same(tmp_path / "whole", out)
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     sources = write(tmp_path / "in")
     other = write(tmp_path / "other")
