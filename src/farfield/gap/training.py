@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,12 @@ class Evidence:
     fits: BoolArray
     fit_split: IntArray
     fit_fold: IntArray
+
+    @cached_property
+    def repeated(self) -> list[_Region]:
+        """The regions that have repeats."""
+        found = [np.flatnonzero(self.region == name) for name in np.unique(self.region)]
+        return [_region(self, splits) for splits in found if splits.size > 1]
 
     @property
     def n_splits(self) -> int:
@@ -100,85 +107,122 @@ class Training(NamedTuple):
 def from_training(e: Evidence, weights: FloatArray) -> Training:
     """What the training rows add to the variance of the sum of `weights` (3,) times the parts' mean losses."""
     added, noise, least = 0.0, 0.0, 0
-    for name in np.unique(e.region):
-        splits = np.flatnonzero(e.region == name)
-        if splits.size > 1 and (weights[REFERENCE] or weights[BEYOND]):
-            for part in _of_region(e, splits, weights):
+    if weights[REFERENCE] or weights[BEYOND]:
+        for region in e.repeated:
+            for part in _of_region(e, region, weights):
                 added += part.variance
                 noise += part.noise
                 least = min(least or part.least, part.least or least)
     return Training(added, noise, least)
 
 
+class _Held(NamedTuple):
+    """Shares of the units (n_fits, n_units) that fits hold, centred; `squares` the sum of theirs, `size` that of their means'."""
+
+    of: FloatArray
+    squares: float
+    size: float
+
+
+class _Folds(NamedTuple):
+    """The reference models of one region: which model a scored row is of, how scores are centred, what the fits hold."""
+
+    fit: IntArray  # (N,) of the rows of `Evidence`
+    within: FloatArray  # (n_fits, n_fits) takes out each repeat's mean
+    beyond: _Held
+    seen_squares: float  # of the seen units' shares, centred the same way
+    repeats: _Held  # the seen units' shares, mean over the folds of a repeat
+    overlap: float  # of those with what the models of the same repeat hold
+    df: int
+
+
+class _Region(NamedTuple):
+    """What is the same for every quantity: the repeats of one region, and what their fits hold."""
+
+    splits: IntArray
+    here: BoolArray  # (N,) rows of `Evidence`
+    repeat: IntArray  # (N,)
+    seen: _Held
+    folds: _Folds | None
+
+
+def _region(e: Evidence, splits: IntArray) -> _Region:
+    here = np.isin(e.split, splits)
+    seen: BoolArray = np.asarray(e.train[splits].any(axis=0))
+    seen[e.row[here & (e.part == INSIDE)]] = True
+    repeat = np.searchsorted(splits, e.split)
+    shares = _shares(e, e.train[splits], seen)
+    models = _held(shares, _centred(shares))
+    some = np.flatnonzero(here & (e.part == REFERENCE))
+    if not some.size:
+        return _Region(splits, here, repeat, models, None)
+    fits = np.isin(e.fit_split, splits)
+    owner = np.searchsorted(splits, e.fit_split[fits])
+    n_fits, n_folds = owner.size, int(e.fit_fold.max()) + 1
+    mean = (owner == np.arange(splits.size)[:, None]) / np.bincount(owner, minlength=splits.size)[:, None]
+    key = owner * n_folds + e.fit_fold[fits]
+    order = np.argsort(key)
+    fit = np.zeros(e.row.size, dtype=np.int64)
+    fit[some] = order[np.searchsorted(key[order], repeat[some] * n_folds + e.fold[some])]
+    names, row = np.unique(e.row[some], return_inverse=True)
+    scored = np.zeros((n_fits, names.size))
+    scored[fit[some], row] = 1.0
+    within = np.eye(n_fits) - mean[owner]
+    centre = within @ (np.eye(n_fits) - (scored / scored.sum(axis=1, keepdims=True)) @ (scored / scored.sum(axis=0)).T)
+    beyond = np.zeros(e.codes.size, dtype=bool)
+    beyond[names] = True
+    far, near = _shares(e, e.fits[fits] & beyond, beyond), _shares(e, e.fits[fits] & seen, seen)
+    of_repeat = mean @ near
+    repeats = _held(of_repeat, _centred(of_repeat))
+    overlap = float((models.of * repeats.of).sum())
+    df = (splits.size - 1) * (n_fits // splits.size - 1)
+    folds = _Folds(fit, within, _held(far, centre @ far), float(((centre @ near) ** 2).sum()), repeats, overlap, df)
+    return _Region(splits, here, repeat, models, folds)
+
+
+def _of_region(e: Evidence, r: _Region, weights: FloatArray) -> Iterator[Training]:
+    whole = weights * r.splits.size / e.n_splits
+    by_repeat = np.eye(r.splits.size)
+    both = [p for p in (REFERENCE, BEYOND) if weights[p]]
+    h = {p: weights[p] * _influence(e, r.splits, p) for p in range(3) if weights[p]}
+    nothing = np.zeros(int(e.codes.max()) + 1)
+    t = _scores(e, [r.here & (e.part == p) for p in both], [whole[p] for p in both], r.repeat, by_repeat)
+    folds = r.folds
+    if not weights[REFERENCE] or folds is None:
+        yield _combined(t, 0.0, r.seen, h.get(INSIDE, nothing), r.splits.size - 1)
+        return
+    some = r.here & (e.part == REFERENCE)
+    alone = _scores(e, [some], [whole[REFERENCE]], r.repeat, by_repeat)
+    # what a seen unit does to the reference by being trained on: its variance, and what of it the repeats' spread has too much
+    a_unit = alone.squares / folds.repeats.squares if folds.repeats.squares > 0 else 0.0
+    excess = a_unit * max(folds.repeats.squares - folds.overlap, 0.0) if weights[BEYOND] else 0.0
+    yield _combined(t, excess, r.seen if weights[BEYOND] else folds.repeats, h.get(INSIDE, nothing), r.splits.size - 1)
+    t = _scores(e, [some], [whole[REFERENCE]], folds.fit, folds.within)
+    yield _combined(t, a_unit * folds.seen_squares, folds.beyond, sum((h[p] for p in both), nothing), folds.df)
+
+
 class _Scores(NamedTuple):
-    """Scores of fits, centred: each scored row's own level taken out, and what is left of their sum of squares without the noise
-    of which rows they were taken on."""
+    """Scores of fits, centred, each scored row's own level taken out; and their sum of squares without what it is by chance of the
+    rows that they were taken on."""
 
     t: FloatArray
     squares: float
 
 
-def _of_region(e: Evidence, splits: IntArray, weights: FloatArray) -> Iterator[Training]:
-    whole = weights * splits.size / e.n_splits
-    seen, beyond = np.zeros(e.codes.size, dtype=bool), np.zeros(e.codes.size, dtype=bool)
-    seen[e.train[splits].any(axis=0)] = True
-    some = np.isin(e.split, splits)
-    seen[e.row[some & (e.part == INSIDE)]] = True
-    beyond[e.row[some & (e.part == BEYOND)]] = True
-    repeat = np.searchsorted(splits, e.split)
-    both = [p for p in (REFERENCE, BEYOND) if weights[p]]
-    h = {p: _influence(e, splits, p) for p in range(3) if weights[p]}
-    own = h[INSIDE] * weights[INSIDE] if INSIDE in h else np.zeros(int(e.codes.max()) + 1)
-    by_repeat = _scores(e, [some & (e.part == p) for p in both], [whole[p] for p in both], repeat, np.eye(splits.size))
-    shares = _shares(e, e.train[splits], seen)
-    excess = 0.0
-    per_unit = 0.0  # variance of what a seen unit does to the reference by being trained on
-    if weights[REFERENCE]:
-        fits = np.isin(e.fit_split, splits)
-        owner = np.searchsorted(splits, e.fit_split[fits])
-        mean = (owner == np.arange(splits.size)[:, None]) / np.bincount(owner, minlength=splits.size)[:, None]
-        of_fit = _shares(e, e.fits[fits] & seen, seen)
-        of_repeat = mean @ of_fit
-        spread = float((_centred(of_repeat) ** 2).sum())
-        reference = _scores(e, [some & (e.part == REFERENCE)], [whole[REFERENCE]], repeat, np.eye(splits.size))
-        per_unit = reference.squares / spread if spread > 0 else 0.0
-        if weights[BEYOND]:
-            excess = per_unit * max(spread - float((_centred(shares) * _centred(of_repeat)).sum()), 0.0)
-        else:
-            shares = of_repeat
-    yield _combined(by_repeat, excess, _centred(shares), shares.mean(axis=0), own, splits.size - 1)
-    if not weights[REFERENCE]:
-        return
-    key = owner * (e.fit_fold.max() + 1) + e.fit_fold[fits]
-    some &= e.part == REFERENCE
-    fit = np.zeros(e.row.size, dtype=np.int64)
-    order = np.argsort(key)
-    fit[some] = order[np.searchsorted(key[order], repeat[some] * (e.fit_fold.max() + 1) + e.fold[some])]
-    within = np.eye(key.size) - mean[owner]
-    by_fold = _scores(e, [some], [whole[REFERENCE]], fit, within)
-    scored = np.zeros((key.size, e.codes.size))
-    scored[fit[some], e.row[some]] = 1.0
-    times = np.maximum(scored.sum(axis=0), 1.0)
-    centre = within @ (np.eye(key.size) - (scored / scored.sum(axis=1, keepdims=True)) @ (scored / times).T)
-    held = _shares(e, e.fits[fits] & beyond, beyond)
-    excess = per_unit * float(((centre @ of_fit) ** 2).sum())
-    own = sum((weights[p] * h[p] for p in both), np.zeros_like(own))
-    df = (splits.size - 1) * (key.size // splits.size - 1)
-    yield _combined(by_fold, excess, centre @ held, held.mean(axis=0), own, df)
-
-
 def _scores(e: Evidence, some: list[BoolArray], weights: list[float], fit: IntArray, centre: FloatArray) -> _Scores:
     """Mean scores of fits on their rows, weighted sums of several kinds of loss, centred by `centre` (n_fits, n_fits)."""
     n = centre.shape[0]
-    n_units = int(e.codes.max()) + 1
-    total = np.zeros((n, n_units))
+    units, code = np.unique(e.codes[np.concatenate([e.row[kind] for kind in some])], return_inverse=True)
+    total, start = np.zeros((n, units.size)), 0
     for kind, weight in zip(some, weights, strict=True):
         row, loss, of = e.row[kind], weight * e.loss[kind], fit[kind]
         times = np.bincount(row)
         if times.max() > 1:
             loss = loss - (np.bincount(row, loss) / np.maximum(times, 1))[row]
         size = np.bincount(of, minlength=n)
-        total += np.bincount(of * n_units + e.codes[row], loss / size[of], n * n_units).reshape(n, n_units)
+        place = of * units.size + code[start : start + row.size]
+        total += np.bincount(place, loss / size[of], total.size).reshape(total.shape)
+        start += row.size
     t = total.sum(axis=1)
     there = total != 0
     share = there / np.maximum(there.sum(axis=1, keepdims=True), 1)
@@ -187,13 +231,12 @@ def _scores(e: Evidence, some: list[BoolArray], weights: list[float], fit: IntAr
     return _Scores(t, max(float(t @ t) - float((centre**2).sum(axis=0) @ noise), 0.0))
 
 
-def _combined(scores: _Scores, excess: float, c: FloatArray, mean: FloatArray, own: FloatArray, df: int) -> Training:
-    """(2 b + b^2) sum h^2 + rest, and the variance of that. `c` (n_fits, n_units) centred shares, `own` (n_units,) the h."""
-    spread = float((c**2).sum())
-    if df < 1 or spread <= 0:
+def _combined(scores: _Scores, excess: float, c: _Held, own: FloatArray, df: int) -> Training:
+    """(2 b + b^2) sum h^2 + rest, and the variance of that; `own` (n_units,) the h, `excess` what of the squares is none of c's."""
+    if df < 1 or c.squares <= 0:
         return Training(0.0, 0.0, 0)
-    x, raw = c @ own, float(scores.t @ scores.t)
-    squares, size = float(x @ x), float((mean**2).sum()) / spread
+    x, raw = c.of @ own, float(scores.t @ scores.t)
+    squares, size = float(x @ x), c.size / c.squares
     slope = float(scores.t @ x) / squares if df > 2 and squares > 0 else 0.0
     left = df - 1 if slope else df
     rest = max(scores.squares - slope**2 * squares, 0.0) * df / left
@@ -203,6 +246,10 @@ def _combined(scores: _Scores, excess: float, c: FloatArray, mean: FloatArray, o
     if slope:
         noise += (2 * (1 + slope) * variance) ** 2 * (raw - slope**2 * squares) / left / squares
     return Training((2 * slope + slope**2) * variance + rest, noise, left)
+
+
+def _held(shares: FloatArray, centred: FloatArray) -> _Held:
+    return _Held(centred, float((centred**2).sum()), float((shares.mean(axis=0) ** 2).sum()))
 
 
 def _centred(values: FloatArray) -> FloatArray:
