@@ -16,6 +16,7 @@ from farfield.curves.forecaster import EnsembleForecaster
 
 DATA = Path(os.environ.get("FARFIELD_DATA", "data")) / "curves"
 CONTEXT = 300
+SETTINGS = ["learning_rate", "beta1", "beta2", "epsilon", "l1", "l2", "linear_decay", "exponential_decay"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,13 @@ class Collection:
 
     whole : every run to its end; `group` is its sweep (task, data set)
     n_folds : groups are forecast in so many folds, each by a forecaster that has seen runs of the other folds only
+    held_out : groups on which nothing about stopping was designed
     """
 
     name: str
     whole: ff.Curves
     n_folds: int
+    held_out: tuple[str, ...]
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
@@ -70,15 +73,16 @@ def taskset() -> Collection:
     for i in np.flatnonzero(lost):  # nothing counts after the first value that is not finite
         loss[i, np.isfinite(loss[i]).argmin() :] = np.nan
     names = [f"{t}/{i}" for i, t in enumerate(task)]
+    settings = frame.select(pl.col(SETTINGS).name.prefix("config.")).to_dicts()
     attributes = [
-        {"run": r, "group": t, "status": "diverged" if bad else "finished", "planned_end": 50.0}
-        for r, t, bad in zip(names, task, lost, strict=True)
+        {"run": r, "group": t, "status": "diverged" if bad else "finished", "planned_end": 50.0, **config}
+        for r, t, bad, config in zip(names, task, lost, settings, strict=True)
     ]
     whole = ff.Curves.from_points(
         np.repeat(names, 51), np.tile(np.arange(51.0), len(names)), loss.ravel(), attributes=attributes,
         metric=ff.Metric("valid_loss", "min", 0.0), x_name="epoch",
     )  # fmt: skip
-    return Collection("taskset", whole, 4)
+    return Collection("taskset", whole, 4, tuple(np.unique(task)[4:]))
 
 
 def lcdb() -> Collection:
@@ -97,4 +101,4 @@ def lcdb() -> Collection:
         frame["run"].to_list(), frame["size_train"].to_numpy(), frame["error"].to_numpy(), attributes=attributes,
         metric=ff.Metric("error", "min", 0.0, 1.0), x_name="size_train",
     )  # fmt: skip
-    return Collection("lcdb", whole, 2)
+    return Collection("lcdb", whole, 2, tuple(np.unique(whole.column("group").to_numpy())[1::2]))

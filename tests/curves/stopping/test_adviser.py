@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -54,20 +55,41 @@ def test_a_higher_goal_is_the_mirror_image() -> None:
         assert b.best == -a.best
 
 
-def test_all_stops_together_stay_within_the_risk() -> None:
+def test_all_stops_together_stay_within_the_risk_of_the_way_gone() -> None:
     curves = going(20, seen=0.2)
-    for risk in (0.0, 0.02, 0.2):
-        found = advised(curves, threshold=1.0, risk=risk)
-        assert found.p_lose_winner <= risk + 1e-12
-        kept = [s is StopStatus.RISK for s in found.status]
-        assert any(kept)
-        # one more stop would be one too many
-        more = found.ends.p_wins_yet[np.flatnonzero(kept)].min()
-        assert found.p_lose_winner + more > risk
+    for risk in (0.0, 0.05, 0.4):
+        found = advised(curves, rule="winner", risk=risk)
+        assert found.p_lose_winner == pytest.approx(found.p_best[found.stop].sum())
+        assert found.p_lose_winner <= risk * np.sqrt(0.2)
+        kept = np.array([s is StopStatus.RISK for s in found.status])
+        assert (kept | found.stop).all()
+        # one more stop would be one too many, and the least likely went first
+        assert found.p_lose_winner + found.p_best[kept].min() > risk * np.sqrt(0.2)
+        assert found.p_best[kept].min() >= found.p_best[found.stop].max(initial=0.0)
+        assert found.stop.any() == (risk > 0)
     assert advised(curves, threshold=1.0, risk=1.0).stop.all()
 
 
-def test_runs_stopped_earlier_use_up_the_risk() -> None:
+def test_what_a_stop_risked_when_it_was_made_is_spent_for_good() -> None:
+    whole = power_runs(20, seed=3, noise=0.02, per_group=1, status="running")
+    forecaster = EnsembleForecaster().fit(CONTEXT)
+    adviser = Adviser(forecaster=forecaster, rule="winner", risk=0.2)
+    live, cut, spent = np.ones(20, dtype=bool), whole.last_x.copy(), 0.0
+    for x in (40.0, 80.0, 160.0, 320.0):
+        seen = whole.upto(np.where(live, x, cut))
+        state = pl.Series("status", np.where(live, "running", "pruned"))
+        found = adviser.update(dataclasses.replace(seen, attributes=seen.attributes.with_columns(state)))
+        assert not (found.stop & ~live).any()
+        spent += float(found.p_best[found.stop].sum())
+        # what was spent before does not come back, however hopeless those runs look now
+        assert found.p_lose_winner == pytest.approx(spent)
+        assert spent <= 0.2 * np.sqrt(x / 400.0) + 1e-12
+        cut[found.stop] = x
+        live &= ~found.stop
+    assert 0 < live.sum() < 20
+
+
+def test_runs_stopped_by_others_use_up_the_risk() -> None:
     free = advised(going(20, seen=0.2), threshold=1.0, risk=0.1)
     state = np.full(20, "running", dtype=object)
     best = int(np.argmax(free.ends.p_wins_yet[:20]))
@@ -77,7 +99,7 @@ def test_runs_stopped_earlier_use_up_the_risk() -> None:
     assert not found.stop[best]
     assert found.remaining[best] == 0
     assert found.p_lose_winner > 0.1
-    assert (found.ends.p_wins_yet[:20][found.stop] == 0).all()
+    assert not found.stop.any()
 
 
 def test_the_regret_rule_stops_what_gains_less_than_the_price() -> None:
@@ -97,12 +119,27 @@ def test_a_budget_is_kept_when_runs_fall_as_one_over_x() -> None:
     whole = advised(curves, threshold=0.0, budget=1e9)
     tight = advised(curves, threshold=0.0, budget=1500.0)
     assert not whole.stop.any()
-    assert 0 < (~tight.stop).sum() < 20
     k = int((~tight.stop).sum())
-    alone = min(80.0 * k, 400.0)
-    assert k * 80.0 * np.log(alone / 80.0) + 400.0 - alone <= 1500.0
-    best = int(np.argmax(tight.p_best))
-    assert not tight.stop[best]
+    assert 0 < k < 20
+    x = CONTEXT.x[CONTEXT.points(0)]
+    looks = [80.0, *x[(x > 80) & (x < 400)], 400.0]
+
+    def cost(k: int) -> float:
+        return sum(max(k * 80.0 / a, 1.0) * (b - a) for a, b in itertools.pairwise(looks))
+
+    assert cost(k) <= 1500.0 < cost(k + 1)
+    assert tight.p_best[~tight.stop].min() >= tight.p_best[tight.stop].max()
+
+
+def test_a_budget_stops_runs_that_are_too_short_to_forecast() -> None:
+    whole = power_runs(12, seed=3, noise=0.02, per_group=1, status="running")
+    curves = whole.upto(20.0)
+    assert (curves.lengths == 2).all()
+    found = advised(curves, budget=500.0)
+    order = np.argsort(curves.last_y)
+    assert 0 < found.stop.sum() < 12
+    assert not found.stop[order[: (~found.stop).sum()]].any()
+    assert {s.key for s in advised(curves).status} == {"too_short"}
 
 
 def test_what_may_not_be_stopped_waits_and_says_why() -> None:

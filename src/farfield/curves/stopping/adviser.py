@@ -1,16 +1,19 @@
 """Which runs to stop: the paper's rule, a rule by what going on earns, and the risk of all stops taken together.
 
-Two rules find the candidates:
+Three rules find the candidates:
 
 * ``probability`` (Adriaensen et al. 2023, arXiv 2310.20447, section 5.3): stop where P(y_t < best) <= 0.05 at *every* step t asked
   up to the end, `best` being the best value that any run has logged so far.
 * ``regret``: letting run i go on improves the best value by G_i = E[(best of the others kept - V_i)+] on average and costs the
   x it still needs. Stop where G_i per unit of x is below the price: what a unit earns in a fresh run of the same kind, or the
   price given. Rivals that go raise the gain of those that stay, so runs go one at a time, the least gainful first.
+* ``winner``: every run is a candidate, and `risk` alone decides.
 
-Looking at every epoch with a threshold for each run kills winners in the end. So `risk` bounds P(the winner is among the
-stopped) over all runs stopped now *and before*: a calibrated forecast is a martingale, so if every stop keeps this probability
-below `risk`, the winner is lost in at most that share of sweeps, however often one looks. The least risky stops come first.
+Looking at every epoch with a threshold for each run kills winners in the end. So `risk` is spent: a run that is stopped takes its
+P(ends best) *at that moment* with it for good, whatever is found later, and the sum over all stops, now and before, stays below
+risk * sqrt(share of the way gone). With calibrated chances the expected share of sweeps that lose their winner is that sum, however
+often one looks (were the chances of stopped runs judged anew, what they give back could be spent again and again). Late looks
+know more, hence the root. The least likely go first. P(ends best) itself is found in `farfield.curves.stopping.standing`.
 
 Nothing is stopped on an uncalibrated forecast, before a learning-rate decay that too few other runs went through, or under an
 unknown schedule while too few runs were seen to their end, unless `despite` says so.
@@ -31,15 +34,16 @@ from farfield.curves.forecasting import first_status, horizons, joined
 from farfield.curves.results import ForecastStatus
 from farfield.curves.stopping.advice import Advice, StopStatus, plural, reason
 from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, inverse, shared_part
+from farfield.curves.stopping.standing import SettingsScore, ranks, standing
 from farfield.curves.stopping.sweep import best_values
 from farfield.curves.wording import position
 from farfield.errors import InputError
 from farfield.predictive import Mixture
 from farfield.seeds import Seed, generator
 
-RULES = ("probability", "regret")
+RULES = ("probability", "regret", "winner")
 CAVEATS = ("uncalibrated", "decay", "schedule")
-DEFAULT_THRESHOLD = {"probability": 0.05, "regret": 1.0}
+DEFAULT_THRESHOLD = {"probability": 0.05, "regret": 1.0, "winner": 1.0}
 N_STEPS = 12
 _DRAWS = 2000
 # falls of the rate by less than this part of the peak do not count as a decay
@@ -47,6 +51,7 @@ _LEAST_FALL = 0.05
 # other runs are learnt from anew when they have grown by this share in all
 _GROWTH = 1.2
 _STOPPED = ("pruned", "killed")
+_LIKELIER = 2.0
 
 
 def stop_advice(
@@ -70,15 +75,17 @@ def stop_advice(
 
     Parameters
     ----------
-    rule : ``probability`` (P(beats the best so far) <= threshold at every step) or ``regret`` (gain per unit of x below the price)
-    threshold : None for 0.05 (``probability``) or 1.0, in units of the price (``regret``)
-    risk : bound on P(the winner is among the stopped), runs stopped earlier counted; 1 for none
+    rule : ``probability`` (P(beats the best so far) <= threshold at every step), ``regret`` (gain per unit of x below the price) or
+        ``winner`` (whatever the risk allows)
+    threshold : None for 0.05 (``probability``) or 1.0, in units of the price (``regret``); without effect for ``winner``
+    risk : bound on P(the winner is among the stopped), runs stopped earlier counted, spent as sqrt(share of the way); 1 for none
     to : x where the runs end; None for each run's planned end
     context : further runs to learn from
     best : a value to beat besides those logged, e.g. of a model in use
     price : for ``regret``: least gain worth a unit of x; None for what a fresh run of this kind earns
     budget : x that may still be spent on all runs. It then decides how many are stopped, instead of the rule and `risk`: so many
-        that it suffices when the number of runs falls as 1 / x, as in successive halving; the least gainful per unit go first
+        that it suffices when the number of runs falls as 1 / x, as in successive halving; the least likely to end best go first,
+        runs of fewer than 3 points among them
     despite : caveats to stop in spite of, of ``uncalibrated``, ``decay`` and ``schedule``
     estimate, method, lr_schedule : as in `farfield.forecast`
     rng : seed of the joint draws
@@ -101,6 +108,9 @@ class Adviser:
 
     forecaster : fitted already: it is used as it is, nothing is learnt from the runs themselves, and `context`, `estimate`,
         `method` and `lr_schedule` have no effect
+
+    `spent` holds P(ends best) of each run, by name, when it was last advised to stop it; such a run is not forecast again once it
+    has stopped. For a run that was stopped by others it is what the draws say now.
     """
 
     def __init__(
@@ -126,6 +136,8 @@ class Adviser:
         self._learnt: tuple[int, ...] | None = None
         self._n_ended = 0 if forecaster is None else _n_ended(forecaster.context)
         self._shares: dict[float, float] = {}
+        self.spent: dict[str, float] = {}
+        self._settings = None if forecaster is None else SettingsScore.fit(forecaster.context)
 
     def update(self, curves: Curves, *, budget: float | None = None) -> Advice:
         """Advice on `curves` as they stand. `budget`: x that may still be spent on all of them.
@@ -141,7 +153,9 @@ class Adviser:
         # a run that has ended does not go on, wherever it is asked about
         first = [ForecastStatus.FINISHED if s == "finished" else f for s, f in zip(state, first, strict=True)]
         gone = np.array([s in _STOPPED for s in state], dtype=bool)
-        rows = np.flatnonzero([s is ForecastStatus.CONTINUE for s in first])
+        # what a stop advised here has risked is known, and nobody asks where the run would have ended
+        closed = np.array([run in self.spent for run in curves.runs], dtype=bool) & gone
+        rows = np.flatnonzero(np.array([s is ForecastStatus.CONTINUE for s in first], dtype=bool) & ~closed)
         predicted = None
         if rows.size:
             predicted = self.forecaster.predict_path(curves.take(rows), at[rows], np.arange(1, N_STEPS + 1) / N_STEPS)
@@ -160,6 +174,7 @@ class Adviser:
             return
         self.forecaster.fit(curves if self.context is None else joined(curves, self.context))
         self._learnt, self._shares, self._n_ended = size, {}, _n_ended(self.forecaster.context)
+        self._settings = SettingsScore.fit(self.forecaster.context)
 
     def _share(self, curves: Curves, at: FloatArray) -> float:
         """The part of the errors that runs of a group share, at the middle of the reaches asked; `at` (n,) their ends."""
@@ -213,13 +228,22 @@ class Adviser:
         remaining = np.where(going, np.maximum(at - np.nan_to_num(curves.last_x), 0.0), 0.0)
         open_ = np.array([s is StopStatus.CONTINUE for s in status], dtype=bool)
         stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
+        field = going & (curves.lengths > 0)
+        reach = _reach(curves, at, field)
+        p_best = self._p_best(curves, drawn, field, rows, reach, sign)
+        lost = np.where(field, p_best * drawn.new_part[:n], drawn.p_wins_yet[:n])
+        spent = np.array([self.spent.get(run, np.nan) for run in curves.runs])
+        # advice that stands costs no more than when it was given, unless the run has become much likelier to win
+        stands = np.isfinite(spent) & (gone | ((spent < lost) & (lost <= _LIKELIER * spent)))
+        lost[stands] = spent[stands]
         if budget is None:
-            self._within_risk(status, drawn, stopping, gone)
+            self._within_risk(status, lost, stopping, gone, reach)
         else:
-            _fit_budget(status, drawn, open_, gone, remaining, at, budget)
+            short = np.array([s is StopStatus.TOO_SHORT for s in status], dtype=bool)
+            _fit_budget(status, p_best, field & (open_ | short), at, curves.last_x, budget, self.forecaster.context)
+        self.spent.update({curves.runs[i]: float(lost[i]) for i, s in enumerate(status) if s is StopStatus.STOP})
         stopped = np.array([s.stops for s in status], dtype=bool) | gone
         ends_at = [f"{curves.x_name} {position(a)}" for a in at]
-        p_best = drawn.p_best[:n]
         why = tuple(
             reason(
                 s, rule=self.rule, p=float(p_beats[i]), p_best=float(p_best[i]), best=sign * incumbent, end=ends_at[i], price=price,
@@ -227,15 +251,26 @@ class Adviser:
             )
             for i, s in enumerate(status)
         )  # fmt: skip
-        kept_index = np.flatnonzero(stopped)
         return Advice(
             curves=curves, rule=self.rule, threshold=self.threshold, risk=self.risk, status=tuple(status), why=why,
             p_beats_best=p_beats, p_best=np.where(np.isfinite(had[:n]), p_best, np.nan), gain=gain, remaining=remaining, at=at,
             median=median, calibrated=calibrated, best=sign * incumbent if np.isfinite(incumbent) else np.nan,
-            p_lose_winner=float(drawn.p_wins_yet[kept_index].sum()) if n else 0.0,
+            p_lose_winner=float(lost[stopped].sum()),
             expected_regret=drawn.regret(np.append(stopped, False)[: had.size]) if n and np.isfinite(incumbent) else 0.0,
             price=price, ends=drawn, final=final, forecast_index=rows, warnings=tuple(self._warnings(curves, status, at)),
         )  # fmt: skip
+
+    def _p_best(
+        self, curves: Curves, drawn: Ends, field: NDArray[np.bool_], rows: IntArray, reach: float, sign: float
+    ) -> FloatArray:  # fmt: skip
+        """(n,) P(ends best): draws, standing and settings together."""
+        n = len(curves)
+        forecast = np.zeros(drawn.had.size, dtype=bool)
+        forecast[rows] = True
+        extra = drawn.had.size - n
+        score = None if self._settings is None else np.pad(self._settings.of(curves), (0, extra))
+        rank = np.pad(ranks(curves, field, sign), (0, extra), constant_values=np.nan)
+        return standing(drawn, np.pad(field, (0, extra)), forecast, rank, reach, score)[:n]
 
     def _caveats(
         self, first: list[ForecastStatus], gone: NDArray[np.bool_], calibrated: NDArray[np.bool_], fall: FloatArray
@@ -277,6 +312,8 @@ class Adviser:
             return np.zeros(n, dtype=bool), gain, np.nan
         order, gains = _ordered(drawn, open_, gone, remaining)
         gain[order] = gains
+        if self.rule == "winner":
+            return open_.copy(), gain, np.nan
         if self.rule == "probability":
             return open_ & (p_beats <= self.threshold), gain, np.nan
         price = self.price
@@ -288,18 +325,17 @@ class Adviser:
         stopping[order[: int(worth.argmax()) if worth.any() else order.size]] = True
         return stopping, gain, price
 
-    def _within_risk(self, status: list[StopStatus], drawn: Ends, stopping: NDArray[np.bool_], gone: NDArray[np.bool_]) -> None:
-        """Mark the candidates STOP, the least risky first, as long as the winner is lost with at most the allowed probability."""
-        stopping = stopping.copy()
-        p = drawn.p_wins_yet[: stopping.size]
+    def _within_risk(
+        self, status: list[StopStatus], lost: FloatArray, stopping: NDArray[np.bool_], gone: NDArray[np.bool_], reach: float
+    ) -> None:
+        """Mark the candidates STOP, the least likely winner first, as long as what all stops lose stays within the risk spent."""
         rows = np.flatnonzero(stopping)
-        rows = rows[np.argsort(p[rows], kind="stable")]
-        total = p[gone].sum() + np.cumsum(p[rows])
+        rows = rows[np.argsort(lost[rows], kind="stable")]
+        total = lost[gone].sum() + np.cumsum(lost[rows])
         # a run that cannot win costs nothing, whatever was spent before
-        keep = rows[(total > self.risk) & (p[rows] > 0)] if self.risk < 1 else rows[:0]
-        stopping[keep] = False
-        for i in rows:
-            status[i] = StopStatus.STOP if stopping[i] else StopStatus.RISK
+        within = (total <= self.risk * np.sqrt(1.0 / reach)) | (lost[rows] <= 0) | (self.risk >= 1)
+        for i, stops in zip(rows, within, strict=True):
+            status[i] = StopStatus.STOP if stops else StopStatus.RISK
 
     def _warnings(self, curves: Curves, status: list[StopStatus], at: FloatArray) -> list[str]:
         out = []
@@ -321,23 +357,49 @@ def _ordered(drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], rem
     )
 
 
+def _reach(curves: Curves, at: FloatArray, field: NDArray[np.bool_]) -> float:
+    """The middle of end over last x in the field, 1 without any; x that begins at 0 is moved where a run is still there."""
+    if not field.any():
+        return 1.0
+    shift = np.where(curves.last_x > 0, 0.0, origin_shift(curves))[field]
+    return float(max(np.median((at[field] + shift) / (curves.last_x[field] + shift)), 1.0))
+
+
 def _fit_budget(
-    status: list[StopStatus], drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], remaining: FloatArray,
-    at: FloatArray, budget: float,
+    status: list[StopStatus], p_best: FloatArray, left: NDArray[np.bool_], at: FloatArray, last: FloatArray, budget: float,
+    known: Curves | None,
 ) -> None:  # fmt: skip
-    """Stop runs, in place, until the budget suffices for those that stay when their number falls as 1 / x down to one."""
-    left = open_ & ~gone
+    """Stop runs, in place, until the budget suffices for those that stay when their number falls as 1 / x down to one.
+
+    Runs can be stopped at the x that the other runs log at; without any, everywhere.
+    """
     n = int(left.sum())
-    if n < 2 or remaining[left].sum() <= budget:
+    if n < 2 or (at - last)[left].sum() <= budget:
         return
-    order, _ = _ordered(drawn, left, gone, remaining)
-    end, now = float(at[left].mean()), max(float((at - remaining)[left].mean()), 1e-9 * float(np.abs(at[left]).mean()))
+    rows = np.flatnonzero(left)
+    order = rows[np.argsort(p_best[rows], kind="stable")]
+    end, now = float(at[left].mean()), max(float(last[left].mean()), 1e-9 * float(np.abs(at[left]).mean()))
     k = np.arange(1, n + 1)
-    alone = np.minimum(k * now, end)  # where one run is left
-    cost = k * now * np.log(alone / now) + end - alone
+    looks = _looks(known, now, end)
+    if looks is None:
+        alone = np.minimum(k * now, end)  # where one run is left
+        cost = k * now * np.log(alone / now) + end - alone
+    else:
+        begin, length = looks[:-1], np.diff(looks)
+        cost = np.maximum(k[:, None] * now / begin, 1.0) @ length
     keep = max(int((cost <= budget).sum()), 1)
     for i in order[: n - keep]:
         status[i] = StopStatus.STOP
+
+
+def _looks(known: Curves | None, now: float, end: float) -> FloatArray | None:
+    """Every x from `now` to `end` at which runs can be looked at: those of the run that ends nearest."""
+    if known is None or not len(known) or not end > now:
+        return None
+    near = int(np.argmin(np.abs(known.last_x - end)))
+    x = known.x[known.points(near)]
+    between = x[(x > now * (1 + 1e-9)) & (x < end * (1 - 1e-9))]
+    return np.concatenate([[now], between, [end]]) if between.size else None
 
 
 def _n_ended(known: Curves | None) -> int:

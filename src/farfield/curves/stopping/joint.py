@@ -108,6 +108,11 @@ class Ends:
         best = (self.draws == self.winners[:, None]) & (self.winners < self.had.min(initial=np.inf))[:, None]
         return np.asarray((best / np.maximum(best.sum(axis=1, keepdims=True), 1)).mean(axis=0))
 
+    @cached_property
+    def new_part(self) -> FloatArray:
+        """(n,) the part of each run's wins that takes a value better than everything seen so far; 1 for a run that never wins."""
+        return np.where(self.p_best > 0, self.p_wins_yet / np.maximum(self.p_best, 1e-300), 1.0)
+
     def regret(self, stopped: NDArray[np.bool_]) -> float:
         """Expected loss of the best value when the runs `stopped` (n,) keep what they had."""
         kept = np.where(stopped, self.had, self.draws).min(axis=1)
