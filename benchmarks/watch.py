@@ -103,7 +103,7 @@ def measure(kind: str, n_runs: int, seconds: float) -> dict[str, Any]:
         to = None if kind != "tensorboard" else float(END)  # event files have no sidecar that says where they end
         began = time.process_time()
         folder = LogFolder([root])
-        watch = Watch(folder, Adviser(to=to), Journal(root / ".journal.json"), metric=METRICS[kind])
+        watch = Watch(folder, Adviser(to=to), Journal(root / ".journal.json"), metric=METRICS[kind], background=True)
         watch.step()
         first = time.process_time() - began
         writer = subprocess.Popen([sys.executable, __file__, "--write", str(root), kind, str(n_runs), str(seconds + 8)])
@@ -131,6 +131,7 @@ def measure(kind: str, n_runs: int, seconds: float) -> dict[str, Any]:
         taken, window = time.process_time() - used - spent, time.monotonic() - start
         writer.terminate()
         writer.wait()
+        watch.close()
         watch.journal.close()
     return {
         "format": kind, "runs": n_runs, "seconds": window, "cpu_seconds": taken, "share_of_a_core": taken / window,

@@ -95,6 +95,7 @@ def command(
     folder = LogFolder(chosen["paths"], run_column=chosen["run_column"])
     journal = Journal(state or _default_state(Path(chosen["paths"][0])))
     watch = Watch(folder, adviser, journal, argv, chosen["metric"], chosen["x"], chosen["goal"], list(chosen["runs"]) or None)
+    watch.background = not once
     show = _Show(as_json, quiet, table=once)
     try:
         if once:
@@ -115,6 +116,7 @@ def command(
             time.sleep(max(0.0, tick - time.monotonic()))
     finally:
         show(watch.wait(_LAST_WAIT))
+        watch.close()
         journal.close()
 
 

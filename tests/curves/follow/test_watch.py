@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from farfield import Advice, Curves
 from farfield.curves.follow import LogFolder, watch
 from farfield.curves.follow.journal import Journal
 from farfield.curves.follow.watch import Watch
@@ -366,7 +369,7 @@ def test_a_journal_of_another_metric_is_refused(root: Path) -> None:
 
 SOUND: dict[str, Any] = {"schema": "farfield.watch/1", "settings": {}, "noticed": [], "advised": {}, "stops": {}}
 ADVISED: dict[str, Any] = {"x": 1.0, "status": "stop", "stop": True, "why": "", "p": 0.1, "run": "a"}
-STOP: dict[str, Any] = {"run": "a", "x": 1.0, "why": "", "when": "", "state": "said", "exit": None}
+STOP: dict[str, Any] = {"run": "a", "x": 1.0, "why": "", "when": "", "state": "said", "exit": None, "risk": 0.01}
 
 
 def test_a_sound_journal_is_read(root: Path) -> None:
@@ -448,3 +451,76 @@ def test_every_error_of_a_watch_is_one_of_farfields(root: Path) -> None:
             Journal(root / JOURNAL)
     finally:
         os.chmod(root, 0o755)
+
+
+def test_a_round_in_the_background_blocks_no_look_and_says_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(root)
+    plain = begin(root)
+    want = step(plain)
+    plain.journal.close()
+    plain.journal.path.unlink()
+    watching = begin(root, background=True)
+    gate, update = threading.Event(), watching.adviser.update
+
+    def held(curves: Curves) -> Advice:
+        assert gate.wait(30)
+        return update(curves)
+
+    monkeypatch.setattr(watching.adviser, "update", held)
+    assert stopped(watching.step()) == []
+    log(root, 1, 22, after=20)
+    assert stopped(step(watching)) == []  # seen, while the round is under way
+    seen = {run.name: run.metrics["val_loss"].step[-1] for run in watching.folder.runs()}
+    assert seen["run-01"] == 22
+    gate.set()
+    assert watching._under_way is not None
+    watching._under_way.judged.result(30)
+    watching._next = np.inf  # the advice is taken over whether or not another round is due
+    found = watching.step()
+    assert watching.advice is not None
+    assert watching.advice.curves.last_x.min() == 20  # on the runs as they stood
+    told = [[{k: v for k, v in e.items() if k != "time"} for e in events] for events in (want, found)]
+    assert json.dumps(told[0]) == json.dumps(told[1])
+    step(watching)
+    watching.close()
+    watching.close()
+    assert watching._under_way is None
+
+
+def test_input_refused_in_the_background_is_said_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(root)
+    watching = begin(root, background=True)
+
+    def refused(curves: Curves) -> Advice:
+        raise InputError("not these")
+
+    monkeypatch.setattr(watching.adviser, "update", refused)
+    said = []
+    for k in (21, 23):
+        log(root, 1, k, after=k - 1)
+        said += step(watching)
+        if watching._under_way is not None:  # or it was refused before the step ended
+            watching._under_way.judged.exception(30)
+        said += watching.step()
+    assert [event["text"] for event in of(said, "notice")] == ["no advice: not these"]
+    watching.close()
+
+
+def test_what_stops_have_risked_survives_a_restart(root: Path, tmp_path: Path) -> None:
+    sweep(root)
+    command = recorder(tmp_path)
+    watching = begin(root, command)
+    step(watching)
+    watching.wait(30)
+    risked = {stop["run"]: stop["risk"] for stop in watching.journal.stops.values()}
+    assert risked == {run: watching.adviser.spent[run] for run in ("run-03", "run-05", "run-07")}
+    watching.journal.close()
+    again = begin(root, command)
+    assert again.adviser.spent == risked
+    again.journal.close()
+    # a journal from before risks were noted is taken as it is
+    tree = json.loads(again.journal.path.read_text())
+    for stop in tree["stops"].values():
+        del stop["risk"]
+    again.journal.path.write_text(json.dumps(tree))
+    assert begin(root, command).adviser.spent == {}

@@ -26,14 +26,14 @@ SCHEMA = "farfield.watch/1"
 # said: noted, nothing was run; started: the command runs or ran; unknown: the watch ended before the command did
 STATES = ("said", "started", "done", "failed", "unknown")
 ADVISED = {"x": float, "status": str, "stop": bool, "why": str, "p": float, "run": str}
-STOPPED = {"run": str, "x": float, "why": str, "when": str, "state": str, "exit": int}
+STOPPED = {"run": str, "x": float, "why": str, "when": str, "state": str, "exit": int, "risk": float}
 
 
 class Journal:
     """What a watch knows of every run, by the run's key.
 
     advised : the advice given last (``ADVISED``)
-    stops : what was advised to stop, and what was done about it (``STOPPED``)
+    stops : what was advised to stop, what that risked, and what was done about it (``STOPPED``)
     noticed : what is said once
     settings : metric, goal and x that all of it is about
 
@@ -100,6 +100,8 @@ class Journal:
             raise self._damaged("no entries")
         out = {}
         for key, entry in tree.items():
+            if isinstance(entry, dict) and "risk" in fields:
+                entry.setdefault("risk", None)  # an older journal does not have it
             if not isinstance(entry, dict) or entry.keys() != fields.keys():
                 raise self._damaged(f"the entry of {key!r}")
             for name, kind in fields.items():

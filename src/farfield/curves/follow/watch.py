@@ -4,6 +4,9 @@ One `step` looks at the logs; if a run has grown enough it makes a round: all cu
 is due when its x has grown by `GROWTH` since it was last judged (by `CLOSE_GROWTH` where its probability is near the threshold),
 when its status changed, or when it is new; and rounds take at most `share` of one core's time. Between rounds advice stands. What
 was advised and done is in the journal, so that a watch that ends and begins again says and does nothing twice.
+
+In the background (`background=True`) a round's forecasts are made in a thread on the curves as they stood, while looks go on; the
+first look after it is done takes the advice over. One round is under way at a time, and all else stays in the calling thread.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +42,16 @@ _CLOCK = 1.0  # seconds by which times may go back without a word
 
 
 @dataclass
+class _Round:
+    """A round under way: which runs it is on, and the processor time it has taken in the calling thread."""
+
+    keys: list[str]
+    withheld: dict[str, str]
+    judged: Future[tuple[Advice, float]]
+    spent: float = 0.0
+
+
+@dataclass
 class Watch:
     """A watch over the runs of a folder.
 
@@ -49,6 +63,7 @@ class Watch:
     command : argument list for each stop, ``{run}``, ``{source}`` and ``{x}`` in it replaced; None to run nothing
     metric, x, goal, select : as in `farfield.read_runs`
     share : part of one core that rounds of forecasts may take
+    background : make a round's forecasts in a thread, so that no look waits for them; `close` ends it
     """
 
     folder: LogFolder
@@ -60,6 +75,7 @@ class Watch:
     goal: Any = None
     select: Sequence[str] | None = None
     share: float = 0.15
+    background: bool = False
     advice: Advice | None = None
     _next: float = 0.0
     _pending: bool = True
@@ -70,9 +86,12 @@ class Watch:
     _had: set[str] = field(default_factory=set)
     _sources: dict[str, str] = field(default_factory=dict)
     _counts: tuple[int, int, int] = (0, 0, 0)
+    _pool: ThreadPoolExecutor | None = None
+    _under_way: _Round | None = None
 
     def __post_init__(self) -> None:
         self._counts = self._count()  # said by the watch before
+        self.adviser.spent.update({s["run"]: s["risk"] for s in self.journal.stops.values() if np.isfinite(s["risk"])})
         for stop in self.journal.stops.values():
             if stop["state"] == "started":
                 stop["state"] = "unknown"
@@ -91,11 +110,16 @@ class Watch:
         for kind, words in self.folder.notices():
             self._event("notice", kind=kind, text=words)
         self._reap()
-        if always or (self._pending and time.monotonic() >= self._next):
+        self._finish(wait=always)
+        if always or (self._pending and self._under_way is None and time.monotonic() >= self._next):
             start = time.process_time()
-            self._round(always)
             self._pending = False
-            self._next = time.monotonic() + (time.process_time() - start) * (1 / self.share - 1)
+            self._begin(always)
+            if self._under_way is not None:
+                self._under_way.spent = time.process_time() - start
+                self._finish(wait=always)
+            else:
+                self._rest(time.process_time() - start)
         self._run_commands()
         self._save()
         events, self._events = self._events, []
@@ -114,30 +138,64 @@ class Watch:
 
     # -- a round ----------------------------------------------------------------------------------------------------------
 
-    def _round(self, always: bool) -> None:
+    def _begin(self, always: bool) -> None:
+        """Put the curves together and have them judged, if that is due."""
         runs = self.folder.runs()
         if not runs:
             self._say("empty", "", "no runs yet")
             return
         try:
             read = self._read(runs, always)
-            if read is None:
-                return
-            curves, keys, withheld = read
-            if not always and not self._due(curves, keys):
-                return
-            self.advice = advice = self.adviser.update(curves)
         except InputError as error:
             if not self._begun:
                 raise  # the user must choose
             self._say("refused", str(error), f"no advice: {error}")
             return
-        for i, key in enumerate(keys):
-            self._adopt(key, i, advice, withheld.get(key))
+        if read is None or not (always or self._due(read[0], read[1])):
+            return
+        curves, keys, withheld = read
+        if self.background:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="farfield-watch")
+            judged = self._pool.submit(_judged, self.adviser, curves)
+        else:
+            judged = Future()
+            try:
+                judged.set_result((self.adviser.update(curves), 0.0))  # its time is counted by `step`
+            except InputError as error:
+                judged.set_exception(error)
+        self._under_way = _Round(keys, withheld, judged)
+
+    def _finish(self, *, wait: bool) -> None:
+        """Take over the advice of the round under way, if it is done."""
+        made = self._under_way
+        if made is None or not (wait or made.judged.done()):
+            return
+        self._under_way = None
+        try:
+            advice, seconds = made.judged.result()
+        except InputError as error:
+            self._say("refused", str(error), f"no advice: {error}")
+            self._rest(made.spent)
+            return
+        self.advice = advice
+        for i, key in enumerate(made.keys):
+            self._adopt(key, i, advice, made.withheld.get(key))
         counts = self._count()
         if counts != self._counts:
             self._counts = counts
             self._event("summary", text=advice.summary(), runs=counts[0], live=counts[1], stop=counts[2])
+        self._rest(made.spent + seconds)
+
+    def _rest(self, seconds: float) -> None:
+        """No round until those before have taken no more than their share."""
+        self._next = time.monotonic() + seconds * (1 / self.share - 1)
+
+    def close(self) -> None:
+        """Let the round under way end, unheard; its runs are judged again by the next watch."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = self._under_way = None
 
     def _count(self) -> tuple[int, int, int]:
         """Runs advised on, still going, and to stop."""
@@ -248,8 +306,15 @@ class Watch:
         if before is None or (before["stop"], before["status"]) != (stop, status):
             withdrawn = before is not None and before["stop"] and not stop and status not in ("stopped", "ended")
             self._event("advice", at=end, withdrawn=withdrawn, **now)
-        if stop and key not in self.journal.stops:
-            self.journal.stops[key] = {"run": run, "x": x, "why": why, "when": _now(), "state": "said", "exit": None}
+        if not stop:
+            return
+        said = self.journal.stops.get(key)
+        risk = self.adviser.spent.get(run, float("nan"))
+        if said is not None and said["state"] == "said":
+            said["risk"] = risk
+        if said is None:
+            now = {"run": run, "x": x, "why": why, "when": _now(), "state": "said", "exit": None, "risk": risk}
+            self.journal.stops[key] = now
             self._event("stop", run=run, x=x, at=end, why=why)
 
     # -- commands -----------------------------------------------------------------------------------------------------------
@@ -369,6 +434,12 @@ class Watch:
             return False
         self.journal.noticed.discard("unsaved")
         return True
+
+
+def _judged(adviser: Adviser, curves: Curves) -> tuple[Advice, float]:
+    """The advice, and the processor time it took in this thread."""
+    start = time.thread_time()
+    return adviser.update(curves), time.thread_time() - start
 
 
 def _filled(word: str, values: dict[str, str]) -> str:
