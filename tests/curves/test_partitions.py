@@ -147,7 +147,7 @@ def descendants(process: int) -> dict[int, str]:
     ("engine", "worker"), [("local", "spawn_main"), pytest.param("ray", "MapWorker", marks=pytest.mark.extra("ray"))]
 )
 def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path, engine: str, worker: str) -> None:
-    """SIGKILL to a worker process, or to a Ray actor, of the command line (on Linux, which lists them): the tables are complete, and those of a plain loop."""
+    """SIGKILL to a worker process, or to a Ray actor, as Linux lists them: the tables are complete, and those of a plain loop."""
     sources = write(tmp_path / "in", n_files=6, n_runs=30, points=30)
     forecast_partitions(sources, tmp_path / "whole", SETTINGS, jobs=1)
     out = tmp_path / "out"
