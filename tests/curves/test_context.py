@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy import special
 
 from farfield.curves.data import Curves, Metric
 from farfield.curves.pfn import LCPFN
-from farfield.curves.pfn.context import ContextPFN, nearest
+from farfield.curves.pfn.context import ContextPFN, _spread, nearest
 from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_engine import ContextEngine
 from farfield.curves.pfn.context_scoring import SITUATIONS, runs_of, score_on_sweeps
@@ -239,6 +240,19 @@ def test_the_nearest_runs_are_like_it_in_settings_or_course(model: ContextPFN) -
     assert found.size == 7
     assert 40 in found
     assert set(found) & {0, 1, 2}
+
+
+def test_intervals_are_widened_until_they_hold_on_the_other_runs() -> None:
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(3, 400))
+    found = _spread(v * np.array([1.0, 2.0, 0.3])[:, None])
+    np.testing.assert_allclose(found, [1, 2, 1], atol=0.25)
+    size = np.sort(np.abs(v[0, :19]))
+    # of 19 scores the 16th
+    assert _spread(v[0, :19]) == pytest.approx(max(size[15] / special.ndtri(0.9), 1))
+    few = np.where(np.arange(400) < 9, 5.0, np.nan)
+    np.testing.assert_array_equal(_spread(np.stack([few, np.full(400, np.nan), np.full(400, 99.0)])), [1, 1, 4])
+    assert _spread(np.ones((2, 0))).tolist() == [1, 1]
 
 
 def test_scores_on_sweeps_name_every_situation(model: ContextPFN) -> None:

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, special
 
 from farfield.curves.normalised import Normalised
 from farfield.curves.normalize import Normaliser
@@ -36,11 +36,12 @@ def test_standard_normal_scores_change_nothing() -> None:
 def test_density_distribution_and_moments_belong_together(found: Rescored) -> None:
     for i in range(2):
         one = found[i : i + 1]
-        density = lambda z, one=one: float(np.exp(one.log_prob([z])[0]))  # noqa: E731
+
+        def density(z: float, power: int = 0, one: Rescored = one) -> float:
+            return float(z**power * np.exp(one.log_prob([z])[0]))
+
         inner = [0.19, 0.2, 0.21, 0.5, 0.7, 0.9]
-        whole, mean, square = (
-            integrate.quad(lambda z, k=k: z**k * density(z), 0, 1, points=inner, limit=400)[0] for k in range(3)
-        )
+        whole, mean, square = (integrate.quad(density, 0, 1, args=(k,), points=inner, limit=400)[0] for k in range(3))
         assert whole == pytest.approx(1, abs=1e-6)
         assert one.mean()[0] == pytest.approx(mean, abs=1e-6)
         assert one.std()[0] == pytest.approx(np.sqrt(square - mean**2), abs=1e-5)
@@ -71,7 +72,7 @@ def test_outside_there_is_nothing(found: Rescored) -> None:
     np.testing.assert_array_equal(found.cdf([[-0.1, -5.0], [1.0, 7.0]]), [[0, 0], [1, 1]])
     assert np.isneginf(found.log_prob([-0.01, 1.01])).all()
     assert np.isnan(found.log_prob([np.nan, 0.5])[0])
-    np.testing.assert_allclose(found.crps([-1.0, 3.0]), found.crps([0.0, 1.0]) + [1, 2], atol=1e-12)
+    np.testing.assert_allclose(found.crps([-1.0, 3.0]) - found.crps([0.0, 1.0]), [1, 2], atol=1e-12)
 
 
 def test_scores_are_right_far_into_the_tails() -> None:
@@ -102,7 +103,25 @@ def test_it_goes_to_plain_values_and_back_and_in_units(found: Rescored) -> None:
     np.testing.assert_allclose(one.mean(), Normalised(found[1:], maps[1:]).mean())
 
 
+def test_a_spread_widens_about_the_median(found: Rescored) -> None:
+    wide = Rescored(BASE, SCORES, np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(wide.quantile([0.1, 0.9])[:, 0], found.quantile([0.1, 0.9])[:, 0])
+    # Phi(2 Phi^-1(q)): what the level was before, where the bounds of [0, 1] take no part
+    free = Rescored(Mixture([[0.9, 0.1]], [[0.5, 0.4]], [[0.02, 0.01]]), Mixture([[0.2, 0.8]], [[0.0, 2.0]], [[1.0, 0.3]]))
+    levels = np.array([0.3, 0.5, 0.8])
+    before = free.quantile(special.ndtr(2 * special.ndtri(levels)))
+    after = Rescored(free.base, free.scores, 2.0).quantile(levels)
+    np.testing.assert_allclose(after, before, atol=1e-9)
+    one = wide[1:]
+    total = integrate.quad(lambda z: float(np.exp(one.log_prob([z])[0])), 0, 1, points=[0.19, 0.2, 0.21, 0.5, 0.9], limit=400)[0]
+    assert total == pytest.approx(1, abs=1e-6)
+    np.testing.assert_array_equal(from_dict(wide.to_dict()).median(), wide.median())
+    np.testing.assert_array_equal(stack([wide, found]).median(), [wide.median(), found.median()])
+
+
 def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="spread"):
+        Rescored(BASE, SCORES, np.array([1.0, 0.0]))
     with pytest.raises(InputError, match="shape"):
         Rescored(BASE, SCORES[:1])
     with pytest.raises(InputError, match="bounds"):

@@ -1,14 +1,15 @@
 """A mixture whose normal scores have another distribution: what other runs change about a forecast of the normalised value.
 
 The score of z under a mixture with distribution function F and density f is g = Phi^-1 F(z). If g is distributed as Q, with density
-q, then z has the density f(z) q(g) / phi(g) and the distribution function Q(g(z)). Where q = phi it is the mixture itself. Both are
-kept within [0, 1] by division by the mass there, as `farfield.curves.normalised` keeps a mixture.
+q, then z has the density f(z) q(g) / phi(g) and the distribution function Q(g(z)). Where q = phi it is the mixture itself. A spread
+k, from how the method did elsewhere, widens it about its median: v = Phi^-1 Q(g) is read as v / k. All is kept within [0, 1] by
+division by the mass there, as `farfield.curves.normalised` keeps a mixture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from scipy import special
 
 from farfield.errors import InputError
 from farfield.predictive import Mixture, Predictive
-from farfield.predictive.base import FloatArray, IntArray
+from farfield.predictive.base import FloatArray, IntArray, listed
 from farfield.predictive.quadrature import integrate
 from farfield.seeds import Seed, generator
 
@@ -38,13 +39,19 @@ def normal_scores(values: FloatArray, weight: FloatArray, loc: FloatArray, scale
 class Rescored(Predictive):
     """Values in [0, 1] whose normal scores under `base`, a mixture of normals without bounds, are distributed as `scores`.
 
-    Raises InputError where the shapes differ, or a mixture has bounds.
+    spread : by how much the distribution is widened about its median, above 0, a number or of the batch's shape
+
+    Raises InputError where the shapes differ, a mixture has bounds, or a spread is not above 0.
     """
 
     base: Mixture
     scores: Mixture
+    spread: FloatArray = field(default_factory=lambda: np.ones(()))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "spread", np.broadcast_to(np.asarray(self.spread, dtype=np.float64), self.base.shape))
+        if not (self.spread > 0).all():
+            raise InputError(f"a spread is {self.spread.min():g}; allowed: numbers above 0")
         if self.base.shape != self.scores.shape:
             raise InputError(f"scores have shape {self.scores.shape} for a batch of shape {self.base.shape}; allowed: the same")
         if any(np.isfinite(m.lower).any() or np.isfinite(m.upper).any() for m in (self.base, self.scores)):
@@ -58,18 +65,23 @@ class Rescored(Predictive):
         return self.base.shape
 
     def _scores_of(self, z: FloatArray) -> FloatArray:
+        """g of values z."""
         return normal_scores(z, self.base.weights, self.base.loc, self.base.scale)
+
+    def _second(self, g: FloatArray) -> FloatArray:
+        """v of scores g."""
+        return normal_scores(g, self.scores.weights, self.scores.loc, self.scores.scale)
 
     @cached_property
     def _ends(self) -> tuple[FloatArray, FloatArray]:
         """Q at the scores of 0 and of 1."""
-        low, high = (self.scores.cdf(self._scores_of(np.full(self.shape, end))) for end in (0.0, 1.0))
+        low, high = (special.ndtr(self._second(self._scores_of(np.full(self.shape, end))) / self.spread) for end in (0.0, 1.0))
         return low, np.maximum(high, low + 1e-300)
 
     def cdf(self, y: ArrayLike) -> FloatArray:
         values = self._aligned(y)
         low, high = self._ends
-        inside = (self.scores.cdf(self._scores_of(np.clip(values, 0.0, 1.0))) - low) / (high - low)
+        inside = (special.ndtr(self._second(self._scores_of(np.clip(values, 0.0, 1.0))) / self.spread) - low) / (high - low)
         return np.asarray(np.where(values < 0, 0.0, np.where(values >= 1, 1.0, np.clip(inside, 0.0, 1.0))) + 0 * values)
 
     def log_prob(self, y: ArrayLike) -> FloatArray:
@@ -77,8 +89,10 @@ class Rescored(Predictive):
         inside = (values >= 0) & (values <= 1)
         z = np.where(inside, values, 0.5)
         g = self._scores_of(z)
+        v, k = self._second(g), self.spread
         low, high = self._ends
         out = self.base.log_prob(z) + self.scores.log_prob(g) + 0.5 * g**2 + _LOG_ROOT - np.log(high - low)
+        out = out + 0.5 * (v**2 - (v / k) ** 2) - np.log(k)
         return np.asarray(np.where(np.isnan(values), np.nan, np.where(inside, out, -np.inf)))
 
     def _inverse(self, levels: FloatArray) -> FloatArray:
@@ -129,16 +143,17 @@ class Rescored(Predictive):
     # -- the batch ------------------------------------------------------------------------------------------------------
 
     def _take(self, flat: IntArray) -> Self:
-        return type(self)(self.base._take(flat), self.scores._take(flat))
+        return type(self)(self.base._take(flat), self.scores._take(flat), self.spread.ravel()[flat])
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "Rescored", "base": self.base.to_dict(), "scores": self.scores.to_dict()}
+        return {"kind": "Rescored", "base": self.base.to_dict(), "scores": self.scores.to_dict(), "spread": listed(self.spread)}
 
     @classmethod
     def _from_fields(cls, fields: Mapping[str, Any]) -> Self:
         base, scores = ({k: v for k, v in fields[name].items() if k != "kind"} for name in ("base", "scores"))
-        return cls(Mixture._from_fields(base), Mixture._from_fields(scores))
+        return cls(Mixture._from_fields(base), Mixture._from_fields(scores), np.asarray(fields["spread"], dtype=np.float64))
 
     @classmethod
     def _stack(cls, items: Sequence[Self]) -> Self:
-        return cls(Mixture._stack([i.base for i in items]), Mixture._stack([i.scores for i in items]))
+        spread = np.stack([i.spread for i in items])
+        return cls(Mixture._stack([i.base for i in items]), Mixture._stack([i.scores for i in items]), spread)

@@ -1,9 +1,11 @@
 """Learning curves in the context of other runs: a second network on top of the first, in the manner of FT-PFN (2404.16795).
 
 The first network reads a run by itself. The second one reads what it answered to questions whose answers are known, from other runs
-and from the run's own beginning (:mod:`questions`), and moves, widens or replaces its answer. It was trained on sweeps drawn from
-`farfield.curves.priors.SweepPrior`, on top of the network `wide`, which stays as it is. Which runs are context is the caller's
-choice; of runs with groups, only those of the same group are used, where there are four or more.
+and from the run's own beginning (:mod:`questions`), and moves, widens or narrows its answer. It was trained on sweeps drawn from
+`farfield.curves.priors.SweepPrior`, on top of the network `wide`, which stays as it is. Where ten or more other runs know the
+answer to the question, or to the one before, each of them is forecast from the rest, and intervals are widened until they hold
+there. Which runs are context is the caller's choice; of runs with groups, only those of the same group are used, where there are
+four or more.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from farfield import checks
 from farfield.curves.data import Curves
@@ -28,9 +31,9 @@ from farfield.curves.pfn.architecture import FloatArray, IntArray
 from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_engine import ContextEngine
 from farfield.curves.pfn.model import LCPFN, WEIGHTS, shift_of
-from farfield.curves.pfn.questions import Runs, ask
+from farfield.curves.pfn.questions import Asked, Runs, ask
 from farfield.curves.priors.sweeps import MOST_SETTINGS
-from farfield.curves.rescored import Rescored
+from farfield.curves.rescored import Rescored, normal_scores
 from farfield.errors import FormatError, InputError, unknown_name
 from farfield.predictive import Mixture
 
@@ -45,6 +48,10 @@ _WIDE = 20.0
 _MOST_LEVELS = 4
 # with fewer runs of its group a run is read in the context of all
 _LEAST_OF_GROUP = 4
+# with so many known answers of other runs intervals are widened until, on these, they hold at this level; at most so much
+_LEAST_KNOWN = 10
+_LEVEL = 0.8
+_MOST_SPREAD = 4.0
 _BOUNDS = ("hard_low", "soft_low", "soft_high", "hard_high")
 
 
@@ -144,12 +151,13 @@ class ContextPFN:
         base, scores = (
             tuple(np.empty((*asked.shape, k)) for _ in range(3)) for k in (self.engine.arch.mixture, self.engine.arch.components)
         )
+        spread = np.ones(asked.shape)
         table = _Table.of(self.first, curves)
         for rows, context in _by_group(curves, known):
             places, theirs = _settings(curves.take(rows), context)
             self._answer(table.take(rows), asked[rows] + table.shift[rows, None], places, _Table.of(self.first, context), theirs,
-                         context.runs, [curves.runs[i] for i in rows], rows, (*base, *scores))  # fmt: skip
-        return Normalised.by_run(Rescored(Mixture(*base), Mixture(*scores)), table.normaliser)
+                         context.runs, [curves.runs[i] for i in rows], rows, (*base, *scores, spread))  # fmt: skip
+        return Normalised.by_run(Rescored(Mixture(*base), Mixture(*scores), spread), table.normaliser)
 
     def _answer(
         self, own: _Table, at: FloatArray, places: FloatArray, context: _Table, theirs: FloatArray, names: Sequence[str],
@@ -170,12 +178,44 @@ class ContextPFN:
                 n, p, q = some.size, part.size, len(x)
                 runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], places[part]]))
                 seen = np.repeat(runs.count[:, :, None], q, axis=2)
-                shown = np.concatenate([visible[part][:, some], np.zeros((p, p), dtype=bool)], axis=1)
-                targets = n + np.arange(p, dtype=np.int64)
-                question = ask(self.first.engine, runs, seen, np.full((1, q), c), np.array([x]), targets, shown)
-                found = (question.weight, question.loc, question.scale, *self.engine(question))
-                for whole, values in zip(out, found, strict=True):
-                    whole[rows[part]] = np.moveaxis(values, 0, 1)
+                # the other runs are asked as well, each by all others, to see how that goes
+                shown = np.zeros((n + p, n + p), dtype=bool)
+                shown[:n, :n], shown[n:, :n] = ~np.eye(n, dtype=bool), visible[part][:, some]
+                everyone, cuts, ends = np.arange(n + p, dtype=np.int64), np.full((1, q), c), np.array([x])
+                question = ask(self.first.engine, runs, seen, cuts, ends, everyone, shown)
+                scores = self.engine(question)
+                v = _second_scores(question, scores)[:, None, :n]
+                known = np.isfinite(v).sum(axis=2) >= _LEAST_KNOWN
+                if n >= _LEAST_KNOWN and not known.all():
+                    before = ask(self.first.engine, runs, seen, cuts**2 / ends, cuts, everyone[:n], shown[:n])
+                    v = np.where(known[:, :, None], v, _second_scores(before, self.engine(before))[:, None])
+                v = np.where(visible[part][:, some], v, np.nan)
+                found = (question.weight, question.loc, question.scale, *scores)
+                for whole, values in zip(out[:-1], found, strict=True):
+                    whole[rows[part]] = np.moveaxis(values[:, n:], 0, 1)
+                out[-1][rows[part]] = _spread(v).T
+
+
+def _second_scores(asked: Asked, scores: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
+    """(B, p) Phi^-1 of the predicted probability below what came, NaN where that is not known."""
+    g = normal_scores(asked.truth, asked.weight, asked.loc, asked.scale)
+    return normal_scores(g, *scores)
+
+
+def _spread(v: FloatArray) -> FloatArray:
+    """(...) what makes 80 % intervals hold on held-out runs with scores v (..., n), NaN where unknown; 1 where few are known.
+
+    The conformal quantile: of n scores the ceil(0.8 (n + 1))-th in size, over what it is where all is well.
+    """
+    count = np.isfinite(v).sum(axis=-1)
+    size = np.sort(np.where(np.isfinite(v), np.abs(v), np.inf), axis=-1)
+    rank = np.minimum(np.ceil(_LEVEL * (count + 1)).astype(np.int64), np.maximum(count, 1)) - 1
+    found = (
+        np.take_along_axis(size, np.minimum(rank, v.shape[-1] - 1)[..., None], axis=-1)[..., 0]
+        if v.shape[-1]
+        else np.ones(count.shape)
+    )
+    return np.where(count >= _LEAST_KNOWN, np.clip(found / special.ndtri(0.5 + _LEVEL / 2), 1.0, _MOST_SPREAD), 1.0)
 
 
 @dataclass(frozen=True, eq=False)

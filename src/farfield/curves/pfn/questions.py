@@ -61,6 +61,7 @@ class Asked:
     tokens : (B, k, token_inputs); targets : (B, p, target_inputs); pairs : (B, p, k, PAIR_INPUTS)
     shown : (B, p, k) which tokens a target may use; guesses : (B, p, k, GUESSES) normal scores
     weight, loc, scale : (B, p, components) what the first network predicts of the targets
+    truth : (B, p) what came, by the data that tokens are made from; NaN where they do not reach
     """
 
     tokens: FloatArray
@@ -71,6 +72,7 @@ class Asked:
     weight: FloatArray
     loc: FloatArray
     scale: FloatArray
+    truth: FloatArray
 
 
 PAIR_INPUTS = 9
@@ -148,7 +150,8 @@ def ask(engine: Engine, runs: Runs, seen: IntArray, c: FloatArray, x: FloatArray
     level, before_ = near
     reached = [_coarse_scores(z, first) for z in (level, target_last[:, :, None] + level - before_)]
     guesses = np.stack([np.broadcast_to(score.clip(-_FARTHEST, _FARTHEST)[:, None], level.shape), *reached], axis=-1)
-    return Asked(tokens, asked, pairs, shown, guesses, first[0], first[1], first[2])
+    came = np.where(every[:, 0, targets], truth[:, targets], np.nan)
+    return Asked(tokens, asked, pairs, shown, guesses, first[0], first[1], first[2], came)
 
 
 # -- positions ----------------------------------------------------------------------------------------------------------------
