@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from farfield.errors import InputError
-from farfield.shift.control import ControlFunctionRegressor, linear_invariance
+from farfield.shift.control import ControlFunctionRegressor, _Additive, linear_invariance
 
 
 def confounded(n=3000, seed=0, effect=lambda z: 2 * z[:, 0] - z[:, 1]):
@@ -43,12 +43,28 @@ def test_an_affine_image_of_the_state_does_as_well():
     np.testing.assert_allclose(turned, plain, atol=0.3)
 
 
-def test_the_ridge_solves_its_normal_equations():
+def test_the_ridge_solves_its_normal_equations_and_leaves_monomials_free():
     z, a, y, _ = confounded(n=300)
     model = ControlFunctionRegressor(n_centres=5, control=False).fit(z, a, y)
-    features = model._nu(z) - model._nu(z).mean(axis=0)
-    gram = features.T @ features + model.strength_ * 300 * np.eye(features.shape[1])
-    np.testing.assert_allclose(model.nu(z), features @ np.linalg.solve(gram, features.T @ (y - y.mean())), rtol=1e-6, atol=1e-8)
+    features = np.column_stack([model._nu.monomials(z, model.degree_), model._nu.multiquadrics(z)])
+    features -= features.mean(axis=0)
+    shrunk = np.arange(features.shape[1]) >= features.shape[1] - 5
+    gram = features.T @ features + model.strength_ * 300 * np.diag(shrunk)
+    np.testing.assert_allclose(model.nu(z), features @ np.linalg.solve(gram, features.T @ (y - y.mean())), rtol=1e-6, atol=1e-6)
+
+
+def test_the_degree_is_chosen_inside_and_the_score_is_that_of_the_hat_matrix():
+    z, a, y, _ = confounded(effect=lambda z: z[:, 0] * z[:, 1])
+    model = ControlFunctionRegressor().fit(z, a, y)
+    assert model.degree_ == 2
+    assert abs(model.predict_do([[3.0, 3.0]])[0] - model.predict_do([[0.0, 0.0]])[0]) > 1
+    rng = np.random.default_rng(0)
+    free, bent, y = (rng.normal(size=(40, k)) for k in (2, 4, 1))
+    free, bent, y = free - free.mean(axis=0), bent - bent.mean(axis=0), y[:, 0] - y.mean()
+    fit = _Additive.fit(free, bent, y)
+    both = np.column_stack([free, bent])
+    hat = both @ np.linalg.solve(both.T @ both + fit.strength * 40 * np.diag([0, 0, 1, 1, 1, 1]), both.T)
+    assert fit.score == pytest.approx(40 * ((y - hat @ y) ** 2).sum() / (39 - np.trace(hat)) ** 2, rel=1e-9)
 
 
 def test_the_restriction_is_its_sum_and_sees_curvature():

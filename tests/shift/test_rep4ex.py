@@ -50,11 +50,43 @@ def test_the_penalty_lowers_the_restriction_and_a_seed_repeats():
     assert abs(with_penalty.predict_do([[1.0]])[0] - 3.0) < 1.0  # 2 * 1.5 * a, which the confounded slope 3.5 * 1.5 is not
 
 
+def test_a_penalty_that_costs_reconstruction_is_not_chosen(monkeypatch):
+    from farfield.shift import rep4ex
+
+    x, a, y, _ = hidden()
+    tried = []
+    fit = rep4ex.Rep4Ex._autoencode
+
+    def watched(self, x, a, penalty):
+        found = fit(self, x, a, penalty)
+        tried.append((penalty, found[1]))
+        return found
+
+    monkeypatch.setattr(rep4ex.Rep4Ex, "_autoencode", watched)
+    found = rep4ex.Rep4Ex(1, steps=60, width=16, batch=256).fit(x, a, y)
+    plain = tried[0][1]
+    cheap = [p for p, error in tried[1:] if error <= 1.2 * plain]
+    assert found.penalty_ == (cheap[0] if cheap else 0.0)
+    assert found.reconstruction_ <= 1.2 * plain
+    tried.clear()
+    # pure noise in A: to straighten the code against it costs reconstruction
+    noise = np.random.default_rng(9).uniform(-1, 1, (600, 1))
+    monkeypatch.setattr(rep4ex, "PENALTIES", (1e6,))
+    found = rep4ex.Rep4Ex(1, steps=60, width=16, batch=64).fit(x, noise, y)
+    assert found.penalty_ == 0
+    same = rep4ex.Rep4Ex(1, penalty=0, steps=60, width=16, batch=64).fit(x, noise, y)
+    np.testing.assert_array_equal(found.transform(x), same.transform(x))
+
+
 def test_refusals():
     from farfield.shift.rep4ex import Rep4Ex
 
     x, a, y, _ = hidden(50)
     with pytest.raises(InputError, match="penalty is -1"):
         Rep4Ex(penalty=-1).fit(x, a, y)
+    with pytest.raises(InputError, match="penalty is 'best'"):
+        Rep4Ex(penalty="best").fit(x, a, y)
+    with pytest.raises(InputError, match="X has 3 columns"):
+        Rep4Ex(4).fit(x, a, y)
     with pytest.raises(InputError, match="X has 50 rows"):
         Rep4Ex().fit(x, a[:3], y)

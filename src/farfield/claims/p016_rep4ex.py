@@ -3,7 +3,8 @@
 Z = M A + V in two dimensions, A uniform on [-1, 1]^2, V normal with standard deviation 1.5; eight measurements by a random
 injective network; outcome l(Z) + U with U a function of V and noise. The error is the mean squared error of the mean outcome under
 do(A = a), a on the diagonal from 1 to 3 on both sides, truth by Monte Carlo. Baseline: a network fitted to the outcome on A.
-Ablation: the same autoencoder without the penalty, and the same control function on its codes.
+Ablation: the same autoencoder without the penalty, and the same control function on its codes. V is wide so that shifted states
+stay among those observed; by the same token A explains a tenth of the state, and the restriction says little about the code.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def simulated(n: int, rng: np.random.Generator) -> dict[str, FloatArray]:
     z = a @ m + v
     hidden = z @ rng.normal(size=(2, 8)) * 0.7 + rng.normal(size=8)
     x = np.where(hidden > 0, hidden, 0.3 * hidden) @ np.linalg.qr(rng.normal(size=(8, 8)))[0] + rng.normal(scale=0.01, size=(n, 8))
-    y = outcome(z) + v[:, 0] + 0.5 * v[:, 1] ** 2 - 0.5 + rng.normal(scale=0.2, size=n)
+    y = outcome(z) + v[:, 0] + 0.5 * (v[:, 1] ** 2 - SPREAD**2) + rng.normal(scale=0.2, size=n)
     return {"A": a, "Z": z, "X": x, "Y": y, "M": m}
 
 
@@ -40,15 +41,15 @@ def run(budget: str, seed: int) -> Measured:
     """error_beyond and error_beyond_unconstrained: of Rep4Ex; error_observed_state: of the control function on the state itself."""
     from farfield.shift.rep4ex import Rep4Ex, fit_network
 
-    n, steps = (800, 150) if budget == "tiny" else (3000, 1000)
-    rng = np.random.default_rng(seed)
+    n, steps = (800, 150) if budget == "tiny" else (12_000, 1000)
+    rng = np.random.default_rng([1, seed])  # 1: the draws before these were looked at
     data = simulated(n, rng)
     a, x, y = data["A"], data["X"], data["Y"]
     line = np.concatenate([np.linspace(-3, -1, 9), np.linspace(1, 3, 9)])
     beyond = np.column_stack([line, line])
     v = SPREAD * rng.normal(size=(100_000, 2))
     truth = np.array([outcome(row @ data["M"] + v).mean() for row in beyond])
-    constrained, plain = (Rep4Ex(penalty=p, steps=steps, random_state=seed).fit(x, a, y) for p in (10.0, 0.0))
+    constrained, plain = (Rep4Ex(penalty=p, steps=steps, random_state=seed).fit(x, a, y) for p in ("auto", 0.0))
     predicted = {
         "Rep4Ex": constrained.predict_do(beyond),
         "plain autoencoder": plain.predict_do(beyond),
@@ -67,6 +68,7 @@ def run(budget: str, seed: int) -> Measured:
         curves=[Curve(name, line.tolist(), value.tolist()) for name, value in {"truth": truth, **predicted}.items()],
         axes=("A set to (a, a)", "mean outcome"),
         notes={
+            "penalty": constrained.penalty_,
             "restriction, constrained": constrained.restriction_,
             "restriction, plain": plain.restriction_,
             "share of shifted codes outside at 3": float(constrained.outside(np.array([[3.0, 3.0]]))[0]),

@@ -11,8 +11,10 @@ on nu(Z) + psi(V^), additively; psi takes up what V says of U, and nu is l up to
 It holds as far as the states M a + c + V^_i stay among those observed; their share outside is reported (`outside`). Any affine
 image of Z does as well as Z (section 3), which is what makes :mod:`farfield.shift.rep4ex` possible.
 
-nu and psi are linear terms and multiquadrics sqrt(1 + |z - c_j|^2 / h^2), whose tails are straight, fitted by ridge regression with
-the strength of least generalised cross-validation: closed form. Deviation: the paper fits generalised additive models.
+nu and psi are linear terms, or linear and quadratic ones, and multiquadrics sqrt(1 + |z - c_j|^2 / h^2), whose tails are straight.
+Only the multiquadrics' weights are shrunk, by ridge regression: shrunk linear terms would divide what Z and V^ share between nu and
+psi by their sizes. Degree and strength are those of least generalised cross-validation, which sees the inside only: closed form.
+Deviation: the paper fits generalised additive models.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from farfield.splits.hull import hull_distance
 FloatArray = NDArray[np.float64]
 
 _STRENGTHS = np.logspace(-4, 4, 33)  # weaker ones let nearly equal multiquadrics cancel, which explodes outside
+_DEARER = 1.02  # by how much monomials of degree 2 have to lower the score
 
 
 def linear_fit(target: FloatArray, A: FloatArray) -> FloatArray:
@@ -61,22 +64,55 @@ def linear_invariance(codes: ArrayLike, A: ArrayLike, bandwidth: float | None = 
 
 
 class _Basis:
-    """Linear terms and multiquadrics around centres drawn from the data, in units of the data's spread."""
+    """Monomials up to a degree, and multiquadrics around centres drawn from the data, in units of the data's spread."""
 
     def __init__(self, points: FloatArray, n_centres: int, rng: np.random.Generator) -> None:
         self.middle, self.spread = points.mean(axis=0), points.std(axis=0)
         if not (self.spread > 0).all():
             raise InputError(f"column {int(np.argmin(self.spread))} of the state, or of its residual, is constant")
-        scaled = self._scaled(points)
-        self.centres = scaled[np.sort(rng.permutation(len(points))[:n_centres])]
+        self.centres = self._scaled(points)[np.sort(rng.permutation(len(points))[:n_centres])]
 
     def _scaled(self, points: FloatArray) -> FloatArray:
         return np.asarray((points - self.middle) / self.spread)
 
-    def __call__(self, points: FloatArray) -> FloatArray:
+    def monomials(self, points: FloatArray, degree: int) -> FloatArray:
+        """(n, d) or, of degree 2, (n, d + d (d + 1) / 2)."""
+        x = self._scaled(points)
+        first, second = np.triu_indices(x.shape[1])
+        return x if degree == 1 else np.column_stack([x, x[:, first] * x[:, second]])
+
+    def multiquadrics(self, points: FloatArray) -> FloatArray:
+        """(n, n_centres)"""
         x = self._scaled(points)
         squared = (x**2).sum(axis=1)[:, None] + (self.centres**2).sum(axis=1) - 2 * x @ self.centres.T
-        return np.column_stack([x, np.sqrt(1 + np.maximum(squared, 0.0))])
+        return np.asarray(np.sqrt(1 + np.maximum(squared, 0.0)))
+
+
+@dataclass(frozen=True)
+class _Additive:
+    """A fit of y: weights of free columns, of shrunk columns, the strength of the shrinking and its score."""
+
+    free: FloatArray
+    shrunk: FloatArray
+    strength: float
+    score: float
+
+    @classmethod
+    def fit(cls, free: FloatArray, bent: FloatArray, y: FloatArray) -> _Additive:
+        """Least squares with a ridge on the weights of `bent` alone, of least generalised cross-validation; all is centred."""
+        q = np.linalg.qr(free)[0]
+        u, s, vt = np.linalg.svd(bent - q @ (q.T @ bent), full_matrices=False)
+        left, n = y - q @ (q.T @ y), len(y)
+        uy = u.T @ left
+        rest = float((left**2).sum() - (uy**2).sum())
+
+        def gcv(strength: float) -> float:
+            kept = s**2 / (s**2 + strength * n)
+            return float(n * (rest + (((1 - kept) * uy) ** 2).sum()) / (n - 1 - free.shape[1] - kept.sum()) ** 2)
+
+        strength = float(min(_STRENGTHS, key=gcv))
+        shrunk = vt.T @ (s / (s**2 + strength * n) * uy)
+        return cls(np.asarray(np.linalg.lstsq(free, y - bent @ shrunk, rcond=None)[0]), np.asarray(shrunk), strength, gcv(strength))
 
 
 @dataclass(eq=False)
@@ -91,7 +127,8 @@ class ControlFunctionRegressor:
 
     Learned
     -------
-    matrix_ (k, d) and offset_ (d,) of the state's linear fit in A, residuals_ (n, d), strength_ of the ridge
+    matrix_ (k, d) and offset_ (d,) of the state's linear fit in A, residuals_ (n, d), degree_ of the monomials, strength_ of the
+    ridge
     """
 
     n_centres: int = 60
@@ -106,38 +143,39 @@ class ControlFunctionRegressor:
         """
         z, a = checks.finite("Z", Z, ndim=2), checks.finite("A", A, ndim=2)
         y = checks.finite("Y", Y, shape=(len(z),))
-        if len(a) != len(z) or len(z) < 10:
-            raise InputError(f"Z has {len(z)} rows and A {len(a)}; allowed: as many, 10 at least")
+        least = max(10, 6 * z.shape[1])
+        if len(a) != len(z) or len(z) < least:
+            raise InputError(f"Z has {len(z)} rows and A {len(a)}; allowed: as many, {least} at least")
         fitted = linear_fit(z, a)
         self.matrix_, self.offset_ = fitted[:-1], fitted[-1]
         if np.linalg.matrix_rank(self.matrix_ * a.std(axis=0)[:, None], tol=1e-8 * float(z.std())) < z.shape[1]:
             raise InputError(f"A moves the state in fewer than its {z.shape[1]} directions; the effect outside is not identified")
         self.residuals_ = z - a @ self.matrix_ - self.offset_
         rng = seeds.generator(self.random_state)
-        centres = min(checks.count("n_centres", self.n_centres), len(z) // 3)
-        self.states_, self._nu = z, _Basis(z, centres, rng)
-        features = self._nu(z)
-        self._width = features.shape[1]
-        if self.control:
-            features = np.column_stack([features, _Basis(self.residuals_, centres, rng)(self.residuals_)])
-        self._mean = features.mean(axis=0)
-        self._mean_y = float(y.mean())
-        u, s, vt = np.linalg.svd(features - self._mean, full_matrices=False)
-        uy, n = u.T @ (y - self._mean_y), len(y)
-        rest = float(((y - self._mean_y) ** 2).sum() - (uy**2).sum())
-
-        def gcv(strength: float) -> float:
-            kept = s**2 / (s**2 + strength * n)
-            return n * (rest + float((((1 - kept) * uy) ** 2).sum())) / (n - 1 - float(kept.sum())) ** 2
-
-        self.strength_ = float(min(_STRENGTHS, key=gcv))
-        self._weights = (vt.T @ (s / (s**2 + self.strength_ * n) * uy))[: self._width]
+        centres = min(checks.count("n_centres", self.n_centres), len(z) // 6)
+        self.states_, self._nu, self._mean_y = z, _Basis(z, centres, rng), float(y.mean())
+        parts = [(self._nu, z), *([(_Basis(self.residuals_, centres, rng), self.residuals_)] if self.control else [])]
+        bent = np.column_stack([basis.multiquadrics(points) for basis, points in parts])
+        bent -= bent.mean(axis=0)
+        fits = []
+        for degree in (1, 2):
+            free = np.column_stack([basis.monomials(points, degree) for basis, points in parts])
+            if degree == 1 or free.shape[1] < len(z) // 3:
+                fits.append((degree, _Additive.fit(free - free.mean(axis=0), bent, y - self._mean_y)))
+        # curved only where it shows: near a tie the last digits would decide
+        self.degree_, best = min(fits, key=lambda fit: fit[1].score * (1 if fit[0] == 1 else _DEARER))
+        self.strength_ = best.strength
+        self._weights = best.free[: self._nu.monomials(z[:1], self.degree_).shape[1]], best.shrunk[:centres]
+        self._middle = float(self._raw(z).mean())
         return self
+
+    def _raw(self, z: FloatArray) -> FloatArray:
+        free, shrunk = self._weights
+        return np.asarray(self._nu.monomials(z, self.degree_) @ free + self._nu.multiquadrics(z) @ shrunk)
 
     def nu(self, Z: ArrayLike) -> FloatArray:
         """(m,) the effect of states (m, d) on the outcome, 0 on average over the states observed."""
-        z = checks.finite("Z", Z, shape=(None, self.states_.shape[1]))
-        return np.asarray((self._nu(z) - self._mean[: self._width]) @ self._weights)
+        return self._raw(checks.finite("Z", Z, shape=(None, self.states_.shape[1]))) - self._middle
 
     def predict_do(self, A: ArrayLike) -> FloatArray:
         """(m,) mean outcome if A were set to each row of (m, k)."""
