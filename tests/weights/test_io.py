@@ -526,6 +526,10 @@ def test_diff_measures_the_step(tmp_path: Path) -> None:
     assert len(result.plot().lines) == 2
     with pytest.raises(InputError, match="no regular expression"):
         diff(tmp_path / "a.safetensors", tmp_path / "b.safetensors", include="(")
+    with pytest.raises(
+        InputError, match=r"no tensor of one name and shape in common in whose names 'nowhere' is found; they hold, "
+    ):
+        diff(tmp_path / "a.safetensors", tmp_path / "b.safetensors", include="nowhere")
 
 
 def test_diff_compares_a_tied_output_layer_with_its_embedding(tmp_path: Path) -> None:

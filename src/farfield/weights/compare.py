@@ -244,7 +244,8 @@ def diff(a: str | os.PathLike[str] | Checkpoint, b: str | os.PathLike[str] | Che
 
     A tensor that one side ties to another (an output layer that is the embedding) is compared with what it is tied to.
 
-    Raises InputError where a path holds no checkpoint or a quantised one, or the expression is none; FormatError for damage.
+    Raises InputError where a path holds no checkpoint or a quantised one, the expression is none, or nothing can be compared;
+    FormatError for damage.
     """
     try:
         wanted = re.compile(include or "")
@@ -274,6 +275,10 @@ def _diff(a: Checkpoint, b: Checkpoint, wanted: re.Pattern[str]) -> Diff:
                 tensors.append(_diff_tensor(name, a, info_a, b, info_b))
     only_a = tuple(n for n in names if n not in in_b)
     only_b = tuple(n for n in names if n not in in_a)
+    if not tensors:
+        asked = f" in whose names {wanted.pattern!r} is found" if wanted.pattern else ""
+        of_each = "; ".join(f"{checkpoint.path}: {', '.join(list(checkpoint.tensors)[:3])}, ..." for checkpoint in (a, b))
+        raise InputError(f"the checkpoints have no tensor of one name and shape in common{asked}; they hold, {of_each}")
     return Diff(str(a.path), str(b.path), tuple(tensors), only_a, only_b, tuple(reshaped))
 
 
