@@ -94,8 +94,11 @@ _EXPORTS = {
     "Checkpoint": "farfield.weights.io",
     "CheckpointWriter": "farfield.weights.io",
     "extrapolate": "farfield.weights.extrapolate",
+    "read_recipe": "farfield.weights.recipes",
     "riemann_gap": "farfield.weights.riemann",
     "RobustWeightSignature": "farfield.weights.signature",
+    "intrinsic_dimension": "farfield.weights.intrinsic",
+    "subspace": "farfield.weights.intrinsic",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,3 +101,16 @@ def test_the_command_on_the_toy(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_command_refuses(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["intrinsic-dim", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_figure_shows_what_is_to_be_reached(tmp_path: Path) -> None:
+    found = intrinsic_dimension(by_table, DIMS, target=0.6, n_boot=200, level=0.8)
+    ax = found.plot()
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == ["a seed", "mean score", "60 % of training all", "80 % over seeds", "d = 4"]
+    assert ax.lines[3].get_ydata() == pytest.approx(TABLE.mean(0))
+    assert len(intrinsic_dimension(by_table, DIMS, target=0.99).plot().lines) == 3 + 2
+    figure = tmp_path / "toy.png"
+    assert main(["intrinsic-dim", "toy", "--dims", "9,10", "--seeds", "1", "--plot", str(figure), "-q"]) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert main(["intrinsic-dim", "toy", "--dims", "9,10", "--plot", str(tmp_path / "toy.txt")]) == 2

@@ -9,6 +9,7 @@ import click
 
 from farfield.cli import Group
 from farfield.cli.output import emit, format_of, output_options
+from farfield.cli.weights_signature import signature
 from farfield.figures import check_format, save_figure
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 @click.group("weights", cls=Group)
 def command() -> None:
     """Checkpoints as points on a ray: verify, compare, extrapolate, merge."""
+
+
+command.add_command(signature)
 
 
 @command.command()

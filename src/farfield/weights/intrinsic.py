@@ -36,6 +36,7 @@ from farfield.weights.projections import Dense, Fastfood, Projection, Sparse, ga
 if TYPE_CHECKING:
     import polars as pl
     import torch
+    from matplotlib.axes import Axes
     from torch import nn
 
     from farfield.nn.trainer import Recipe
@@ -119,6 +120,29 @@ class IntrinsicDimension:
                 "reached": mean >= self.target * self.full.mean(),
             }
         )  # fmt: skip
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Score against dimension, seeds in light, with what is to be reached and the dimension that reaches it."""
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(6, 3.6), layout="constrained").subplots()
+        for i, row in enumerate(self.scores):
+            ax.plot(self.dims, row, color="0.75", linewidth=0.8, label="a seed" if i == 0 else None)
+        ax.plot(self.dims, self.scores.mean(0), "o-", color="#0072b2", markersize=4, label="mean score")
+        wanted = self.target * float(self.full.mean())
+        ax.axhline(wanted, color="0.3", linestyle="--", linewidth=1, label=f"{100 * self.target:.4g} % of training all")
+        if math.isfinite(self.dimension):
+            if math.isfinite(self.low):
+                ends = (self.low, min(self.high, float(self.dims[-1])))
+                ax.axvspan(*ends, color="#d55e00", alpha=0.15, linewidth=0, label=f"{100 * self.level:g} % over seeds")
+            ax.axvline(self.dimension, color="#d55e00", label=f"d = {self.dimension:g}")
+        if self.dims[-1] > 30 * self.dims[0]:
+            ax.set_xscale("log")
+        ax.set_xlabel("d: random directions trained")
+        ax.set_ylabel("score")
+        ax.legend(frameon=False, fontsize="small")
+        return ax
 
 
 def first_reach(dims: NDArray[np.int64], means: FloatArray, wanted: FloatArray) -> FloatArray:

@@ -105,7 +105,15 @@ class RobustWeightSignature:
         for other in signatures[1:]:
             if other.tensors.keys() != names:
                 raise InputError(f"signatures of different tensors: {sorted(other.tensors.keys() ^ names)[:3]}; extract them alike")
+            if any(other.tensors[n].shape != t.shape for n, t in signatures[0].tensors.items()):
+                raise InputError("signatures of tensors of different shapes; extract them of one architecture")
         return cls({n: np.mean([s.tensors[n] for s in signatures], axis=0) for n in names}).rounded(32)
+
+    def project(self, off: RobustWeightSignature) -> Self:
+        """Without its part along another signature, tensor by tensor, as float32; InputError where their tensors differ."""
+        if self.tensors.keys() != off.tensors.keys() or any(t.shape != off.tensors[n].shape for n, t in self.tensors.items()):
+            raise InputError("the signatures have different tensors; extract them alike")
+        return type(self)({n: project_out(t, off.tensors[n]) for n, t in self.tensors.items()}).rounded(32)
 
     @property
     def nbytes(self) -> int:
