@@ -13,11 +13,13 @@ from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, rea
 @click.command("stop")
 @reading_options
 @click.option(
-    "--rule", type=click.Choice(["probability", "regret"]), default="probability", show_default=True,
-    help="Stop what is unlikely to beat the best so far at any step, or what gains less per unit of x than a fresh run.",
+    "--rule", type=click.Choice(["probability", "regret", "winner"]), default="probability", show_default=True,
+    help="Stop what is unlikely to beat the best so far at any step, what gains less than a fresh run, or all that --risk allows.",
 )  # fmt: skip
 @click.option("--threshold", type=float, help="The probability, default 0.05; or multiples of a fresh run's gain, default 1.")
-@click.option("--risk", type=float, default=0.05, show_default=True, help="Bound on P(the winner is among all the stopped).")
+@click.option(
+    "--risk", type=float, default=0.05, show_default=True, help="Bound on P(the winner is stopped) by the end; less early."
+)
 @click.option("--to", type=float, metavar="X", help="Where the runs end; default: each run's planned end.")
 @click.option("--best", type=float, metavar="VALUE", help="A value to beat besides those logged.")
 @click.option("--price", type=float, help="For --rule regret: the least gain worth a unit of x.")

@@ -29,7 +29,7 @@ _LAST_WAIT = 60.0
 @click.option("--to", type=float, metavar="X", help="Where the runs end; default: each run's planned end.")
 @click.option(
     "--rule",
-    type=click.Choice(["probability", "regret"]),
+    type=click.Choice(["probability", "regret", "winner"]),
     default="probability",
     show_default=True,
     help="Stop what will not beat the best, or what is not worth its budget.",

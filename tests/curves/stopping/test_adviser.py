@@ -14,6 +14,7 @@ from curves.simulated import from_runs, power_runs
 from farfield import Advice, Adviser, Curves, InputError, Metric, StopStatus, stop_advice
 from farfield.curves.forecaster import EnsembleForecaster
 from farfield.curves.forecasting import forecast
+from farfield.curves.stopping.standing import standing
 
 CONTEXT = power_runs(90, seed=10, noise=0.02, status="finished", prefix="old")
 
@@ -87,6 +88,18 @@ def test_what_a_stop_risked_when_it_was_made_is_spent_for_good() -> None:
         cut[found.stop] = x
         live &= ~found.stop
     assert 0 < live.sum() < 20
+
+
+def test_values_at_equal_x_count_only_where_runs_end_alike() -> None:
+    alike = advised(going())
+    apart = advised(going(planned_end=np.where(np.arange(12) % 2, 400.0, 1600.0)))
+    field = np.ones(12, dtype=bool)
+    last = alike.curves.last_y
+    for found, rank in ((alike, (last[:, None] > last).sum(axis=1) + 1.0), (apart, None)):
+        reach = float(np.median(found.at / found.curves.last_x))
+        np.testing.assert_allclose(found.p_best, standing(found.ends, field, field, rank, reach, None), rtol=1e-9)
+    drawn = apart.ends.p_best + 0.002
+    np.testing.assert_allclose(apart.p_best, drawn / drawn.sum(), rtol=1e-9)
 
 
 def test_runs_stopped_by_others_use_up_the_risk() -> None:

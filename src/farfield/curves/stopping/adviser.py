@@ -230,7 +230,11 @@ class Adviser:
         stopping, gain, price = self._candidates(drawn, open_, gone, p_beats, remaining, at)
         field = going & (curves.lengths > 0)
         reach = _reach(curves, at, field)
-        p_best = self._p_best(curves, drawn, field, rows, reach, sign)
+        told = field & np.isfinite(median)
+        # values at equal x say nothing of runs that end elsewhere, or whose rate will fall
+        unlike = bool(told.any()) and (_ends_differ(at[told]) or bool((np.nan_to_num(fall[told]) > _LEAST_FALL).any()))
+        rank = None if unlike else ranks(curves, field, sign)
+        p_best = self._p_best(curves, drawn, field, rows, rank, reach)
         lost = np.where(field, p_best * drawn.new_part[:n], drawn.p_wins_yet[:n])
         spent = np.array([self.spent.get(run, np.nan) for run in curves.runs])
         # advice that stands costs no more than when it was given, unless the run has become much likelier to win
@@ -261,7 +265,7 @@ class Adviser:
         )  # fmt: skip
 
     def _p_best(
-        self, curves: Curves, drawn: Ends, field: NDArray[np.bool_], rows: IntArray, reach: float, sign: float
+        self, curves: Curves, drawn: Ends, field: NDArray[np.bool_], rows: IntArray, rank: FloatArray | None, reach: float
     ) -> FloatArray:  # fmt: skip
         """(n,) P(ends best): draws, standing and settings together."""
         n = len(curves)
@@ -269,7 +273,8 @@ class Adviser:
         forecast[rows] = True
         extra = drawn.had.size - n
         score = None if self._settings is None else np.pad(self._settings.of(curves), (0, extra))
-        rank = np.pad(ranks(curves, field, sign), (0, extra), constant_values=np.nan)
+        if rank is not None:
+            rank = np.pad(rank, (0, extra), constant_values=np.nan)
         return standing(drawn, np.pad(field, (0, extra)), forecast, rank, reach, score)[:n]
 
     def _caveats(
@@ -345,7 +350,7 @@ class Adviser:
             if some:
                 out.append(f"{some} of {n} runs wait: {kind.value.partition(': ')[2]}")
         going = np.array([s.live for s in status], dtype=bool) & np.isfinite(at)
-        if going.any() and np.ptp(at[going]) > 0.01 * np.abs(at[going]).max():
+        if going.any() and _ends_differ(at[going]):
             out.append(f"the runs end at different {plural(curves.x_name)}: each is judged at its own end")
         return out
 
@@ -355,6 +360,10 @@ def _ordered(drawn: Ends, open_: NDArray[np.bool_], gone: NDArray[np.bool_], rem
     return drawn.least_gainful(
         np.pad(open_, (0, extra)), np.pad(remaining, (0, extra), constant_values=1.0), np.pad(gone, (0, extra))
     )
+
+
+def _ends_differ(at: FloatArray) -> bool:
+    return bool(np.ptp(at) > 0.01 * np.abs(at).max())
 
 
 def _reach(curves: Curves, at: FloatArray, field: NDArray[np.bool_]) -> float:

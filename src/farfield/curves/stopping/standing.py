@@ -10,7 +10,8 @@ normal score at its end that a Gaussian process over the settings of runs of oth
 r the reach (end over last x) and l = log r: far from the end settings count most, near it the forecast does. Without settings a is
 larger by c / 4, without forecasts by b. The constants are rounded fits of a conditional logit (McFadden 1974) at eight shares of
 sweeps with known winners, of four tasks of TaskSet and half of the data sets of LCDB; the fits of the two hardly differ.
-What joint draws give to runs that have ended or were stopped stays theirs.
+Where runs end at different x, or a learning-rate decay is to come, values at equal x say little: then a = 0 and b = 1. What the
+draws give to runs that have ended or were stopped stays theirs.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def exponents(reach: float) -> tuple[float, float, float]:
 
 
 def standing(
-    drawn: Ends, field: NDArray[np.bool_], forecast: NDArray[np.bool_], rank: FloatArray, reach: float, score: FloatArray | None
-) -> FloatArray:
+    drawn: Ends, field: NDArray[np.bool_], forecast: NDArray[np.bool_], rank: FloatArray | None, reach: float,
+    score: FloatArray | None,
+) -> FloatArray:  # fmt: skip
     """(n,) P(ends best).
 
     Parameters
@@ -49,7 +51,7 @@ def standing(
     drawn : joint draws of the n runs
     field : (n,) runs still going, whose chances are put together; the others keep those of the draws
     forecast : (n,) runs that were forecast
-    rank : (n,) at equal x, from 1; read where `field`
+    rank : (n,) at equal x, from 1; read where `field`; None where values at equal x say little
     reach : end over last x, of the field
     score : (n,) normal score expected of the settings, large is good; None where they say nothing
     """
@@ -58,8 +60,11 @@ def standing(
         return out
     a, b, c = exponents(reach)
     told = forecast & field
-    power = a + (0.25 * c if score is None else 0.0) + (0.0 if told.any() else b)
-    log = -power * np.log(rank[field])
+    log = np.zeros(int(field.sum()))
+    if rank is None:
+        b = 1.0
+    else:
+        log -= (a + (0.25 * c if score is None else 0.0) + (0.0 if told.any() else b)) * np.log(rank[field])
     if told.any():
         p = np.where(told, out, 1.0 / field.sum())[field]
         log += b * np.log(p + _LEAST)
