@@ -13,8 +13,9 @@ import pytest
 
 from farfield.cli import main
 from farfield.errors import InputError
-from farfield.gap.check import GapCheck, gap_check
+from farfield.gap.check import GapCheck, _expected, _Hidden, gap_check
 from farfield.gap.reach import Cloud, shells
+from farfield.gap.scores import get_score
 
 
 class Line:
@@ -114,6 +115,22 @@ def test_errors_beyond_are_expected_to_be_larger_and_past_the_backtest_there_is_
     assert "unsupported for every row" in gone.summary()
     assert far.horizon == max(b.high for b in far.bins)
     assert ((far.reach <= far.horizon) == (np.array(far.status) != "unsupported")).all()
+
+
+def test_shells_that_do_not_foretell_each_other_widen_the_interval_beyond() -> None:
+    # losses that rise with each fit at the same reach: nothing but the misfit can know
+    rng = np.random.default_rng(0)
+    rows = [np.arange(40 * i, 40 * (i + 1)) for i in range(8)]
+    reach = rng.uniform(1.1, 1.9, size=40)
+    widths = []
+    for step in (0.0, 1.0):
+        tests = [_Hidden(r, reach, 5 + step * max(i - 4, 0) + rng.uniform(-0.1, 0.1, 40), i > 4) for i, r in enumerate(rows)]
+        bins, _, _, expected = _expected(tests, np.full(50, 1.5), get_score("mae"), 0.95, 400, rng)
+        assert expected is not None
+        widths.append(expected.high - expected.low)
+        assert all(b.expected_low >= 0 for b in bins if b.n)
+    assert widths[0] < 0.2
+    assert widths[1] > 1.5
 
 
 def test_a_fitted_model_predicts_as_it_is_and_one_without_fit_has_no_backtest() -> None:

@@ -296,6 +296,9 @@ def _expected(
     is_shell = np.array([t.shell for t in tests])
     draws = _double_bootstrap(sums, is_shell, n_boot, rng)
     draws[:, 1:] += _misfit(sums, is_shell) * rng.standard_t(len(SHARES), size=(n_boot, 1))
+    losses = np.concatenate([t.loss for t in tests])
+    least = 0.0 if (losses >= 0).all() else -np.inf
+    draws = np.maximum(draws, least)
     place = np.where(reach <= horizon, np.searchsorted(edges[1:-1], reach, side="left"), -1)
     tails = [(1 - level) / 2, (1 + level) / 2]
     ends = np.nanquantile(finish(draws), tails, axis=0)
@@ -310,10 +313,10 @@ def _expected(
     share = new / new.sum()
     used = share > 0
     # what is foretold is the mean over these new rows, whose own losses scatter about the mean of their bin
-    losses, which = np.concatenate([t.loss for t in tests]), np.searchsorted(edges[1:-1], at, side="left")
+    which = np.searchsorted(edges[1:-1], at, side="left")
     spread = np.array([losses[np.isfinite(at) & (which == b)].std() if used[b] else 0.0 for b in range(count)])
     scatter = float(np.sqrt((spread**2 * new).sum()) / new.sum())
-    mean = finish(np.maximum(draws[:, used] @ share[used] + scatter * rng.normal(size=n_boot), _least(losses)))
+    mean = finish(np.maximum(draws[:, used] @ share[used] + scatter * rng.normal(size=n_boot), least))
     low, high = (float(v) for v in np.nanquantile(mean, tails))
     overall = Estimate(float(finish(value[used] @ share[used])), low, high, int(new.sum()), float(np.nanstd(mean, ddof=1)))
     return bins, place, horizon, overall
@@ -335,10 +338,6 @@ def _misfit(sums: FloatArray, shell: NDArray[np.bool_]) -> float:
         n = number[:, known].sum()
         found.append(away.sum() ** 2 / n**2 - ((away[number[:, known].any(axis=1)] - away.sum() / n) ** 2).sum() / n**2)
     return float(np.sqrt(max(np.mean(found), 0.0))) if found else 0.0
-
-
-def _least(losses: FloatArray) -> float:
-    return 0.0 if (losses >= 0).all() else -np.inf
 
 
 def _sums_by_bin(tests: list[_Hidden], edges: FloatArray, beyond: bool) -> FloatArray:
