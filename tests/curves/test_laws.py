@@ -308,6 +308,8 @@ def test_refusals():
     for loss, match in ((np.where(y > 3, 0.0, y), "not above 0"), (-y, "not above 0"), (np.append(y[:-1], np.nan), "not finite")):
         with pytest.raises(InputError, match=match):
             ScalingLaw().fit(x, loss)
+    with pytest.raises(InputError, match="y is 2 in all 49 rows"):
+        ScalingLaw().fit(x, np.full(49, 2.0))
     with pytest.raises(InputError, match="tokens is -1 in row 2"):
         ScalingLaw().fit(np.where(np.arange(98).reshape(49, 2) == 5, -1.0, x), y)
     with pytest.raises(InputError, match="unknown law"):

@@ -253,6 +253,8 @@ def test_frame_and_summary() -> None:
         (lambda x: fid_infinity(x[:19], x), "has 19 rows; a line in 1/N needs at least 20"),
         (lambda x: fid_infinity(x, x[:10]), "reference has 10 rows"),
         (lambda x: fid_infinity(np.where(x > 2, np.nan, x), x), "fake holds values that are not finite"),
+        (lambda x: fid_infinity(x * 1e100, x), "fake holds numbers so large"),
+        (lambda x: fid(x, x[:6] * 1e200), "reference holds numbers so large"),
         (lambda x: fid(x, (np.zeros(8), -np.eye(8))), "covariance of the reference has the negative eigenvalue"),
         (lambda x: fid(x, (np.zeros(7), np.eye(8))), "mean of the reference"),
         (lambda x: fid_infinity(x, x, min_size=200), "min_size is 200"),

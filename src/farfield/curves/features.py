@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 Index: TypeAlias = NDArray[np.int64]
 Source: TypeAlias = "ArrayLike | str | os.PathLike[str]"
 
+_LARGEST = 1e70  # of features: distances multiply two covariances
 _CHUNK = 1 << 22  # numbers at a time: 32 MiB of float64
 FORMATS = (".npy", ".npz", ".safetensors", ".parquet", ".pq")
 
@@ -97,12 +98,16 @@ def moments(name: str, rows: NDArray[Any], index: Index | None = None) -> Moment
             shift = chunk.mean(axis=0)
         chunk -= shift
         total += chunk.sum(axis=0)
-        if few:
-            kept.append(chunk)
-        else:
-            squares += chunk.T @ chunk
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            if few:
+                kept.append(chunk)
+            else:
+                squares += chunk.T @ chunk
     assert shift is not None
     mean = total / n
+    largest = max(float(np.abs(chunk).max()) for chunk in kept) if few else float(np.sqrt(np.trace(squares)))
+    if not largest < _LARGEST:
+        raise InputError(f"{name} holds numbers so large that their fourth powers overflow; allowed: features of ordinary size")
     if few:
         return Moments(n, shift + mean, factor=(np.concatenate(kept) - mean).T / np.sqrt(n - 1))
     return Moments(n, shift + mean, cov=(squares - n * np.outer(mean, mean)) / (n - 1))

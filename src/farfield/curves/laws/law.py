@@ -135,6 +135,10 @@ class ScalingLaw:
                 "A law of log loss needs losses above 0: leave such rows out, or fit the negative of a score only after shifting it"
             )
         refuse_too_few(form, x)
+        if (loss == loss[0]).all():
+            raise InputError(
+                f"y is {loss[0]:g} in all {loss.size} rows; allowed: losses that differ, or nothing can be told from them"
+            )
         self._form, self._x, self._log_x, self._log_y = form, x, np.ascontiguousarray(np.log(x).T), np.log(loss)
         self._labels = _cluster_labels(groups, loss.size)
         theta, even = starts(form, self._log_x, self._log_y), np.ones((1, loss.size))

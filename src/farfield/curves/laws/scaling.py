@@ -341,8 +341,8 @@ def _backtest(
             by[law.form] = max(by[law.form], _needed(law.predict(_table(hidden, law), target="logged"), y[~before], level))
     if widening > 1:
         said.append(
-            f"{100 * covered:.0f} % of {error.size} hidden runs lay inside their {100 * level:g} % intervals; loss intervals "
-            f"beyond the sweep are widened {widening:.2g}x (pooled), by what the runs needed at the worst of {len(cuts)} cuts"
+            f"loss intervals beyond the sweep are widened {widening:.2g}x (pooled): at the worst of {len(cuts)} cuts, the hidden "
+            f"runs needed that to lie inside their {100 * level:g} % intervals"
         )
     return ScaleBacktest(top, tuple(rows), float(error.mean()), by_law, level, covered, horizon, widening, by, tuple(cuts))
 
