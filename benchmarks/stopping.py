@@ -6,11 +6,12 @@
   stops it; epochs until the best found matches what 20 full trainings found, on average over 20 orderings.
 * peeking: sweeps that advance together, advice at every epoch (LCDB: at every size); ours against asynchronous halving, Optuna's
   median rule and the last value, each peer at the budget it used itself. Regret is in units of (median start - best of the task).
-  Only tasks and data sets on which nothing was designed.
 * reliability: P(ends best) and P(beats X) of sweeps left alone, against the last value.
 * censored: a sweep pruned by halving; coverage of 80 % intervals for runs that got through and for those that were pruned.
 
-A forecaster has seen 300 runs of other tasks (data sets), never one of the sweep's own. Intervals: bootstrap over tasks (sets).
+Peeking and reliability take only tasks and data sets on which nothing was designed (`Collection.held_out`).
+A forecaster has seen 300 runs of other tasks (data sets), never one of the sweep's own. Intervals: bootstrap over tasks (sets),
+for reliability over sweeps.
 Rows go to results/bench_stopping.json.
 """
 
@@ -277,10 +278,12 @@ def reliability(collection: Collection, sweeps: int, groups: np.ndarray) -> dict
     rng = np.random.default_rng(13)
     best: list[np.ndarray] = []
     beats: list[np.ndarray] = []
-    for code, group in enumerate(groups):
+    code = -1  # of the sweep: a task has so many sweeps of other runs each that few tasks make few resamples
+    for group in groups:
         mine = np.flatnonzero(collection.groups == group)
         adviser = ff.Adviser(forecaster=collection.forecaster(group))
         for _ in range(sweeps):
+            code += 1
             sweep = collection.sweep(rng.choice(mine, min(N_RUNS, mine.size), replace=False))
             x = np.unique(sweep.x)
             ends, top = sweep.last_y, best_values(sweep, 1.0)
@@ -370,13 +373,12 @@ def main() -> None:
     wanted = {a for a in asked if not a.startswith("skip-")} or {"orderings", "peeking", "reliability", "censored"}
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"name": "stopping"}
     tasks, sets = taskset(), lcdb()
-    few, some = np.unique(tasks.groups), np.unique(sets.groups)[::10]
     jobs: dict[tuple[str, str], Callable[[], dict[str, object]]] = {
-        ("reliability", "taskset"): lambda: reliability(tasks, 3, few),
+        ("reliability", "taskset"): lambda: reliability(tasks, 6, np.array(tasks.held_out)),
         ("orderings", "taskset"): lambda: orderings(tasks),
         ("peeking", "lcdb"): lambda: peeking(sets, 1, np.array(sets.held_out)),
         ("peeking", "taskset"): lambda: peeking(tasks, 15, np.array(tasks.held_out)),
-        ("reliability", "lcdb"): lambda: reliability(sets, 1, some),
+        ("reliability", "lcdb"): lambda: reliability(sets, 1, np.array(sets.held_out)),
         ("censored", "taskset"): lambda: censored(tasks, 240, 2),
     }
     for (section, name), job in jobs.items():
