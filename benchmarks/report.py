@@ -261,14 +261,16 @@ def stopping() -> str:
         part = r["peeking"][key]
         sets = f"{part['groups']} {'tasks' if key == 'taskset' else 'data sets'}"
         on = f"{what}, {part['sweeps']} sweeps of {sets}, advice at every step"
-        ours = part["ours"]
-        rows.append((on, "share of the sweep's budget used", "", span(ours["budget"]), ""))
-        rows.append(("", "sweeps whose winner was lost", "<= 0.05", span(ours["killed"]), met(ours["killed"]["value"] <= 0.05)))
-        rival = part["last value at ours's"]["regret"]["value"]
-        both = f"{ours['regret']['value']:.4f}, {rival:.4f}"
-        rows.append(
-            ("", "regret within its own budget: ours, last value", "ours lower", both, met(ours["regret"]["value"] < rival))
-        )
+        for name, rule in (("ours", "default rule"), ("winner", "--rule winner")):
+            ours, last = part[name], part[f"last value at {name}'s"]
+            rows.append((on, f"{rule}: share of the sweep's budget used", "", span(ours["budget"]), ""))
+            on = ""
+            lost = ours["killed"]["value"]
+            rows.append(("", "sweeps whose winner was lost", "<= 0.05", span(ours["killed"]), met(lost <= 0.05)))
+            rows.append(("", "sweeps whose winner the last value loses at that budget", "", span(last["killed"]), ""))
+            both = f"{ours['regret']['value']:.4f}, {last['regret']['value']:.4f}"
+            better = met(ours["regret"]["value"] < last["regret"]["value"])
+            rows.append(("", "regret within its own budget: ours, last value", "ours lower", both, better))
         for peer in ("asha", "median"):
             mine = part[f"ours at {peer}'s"]["regret"]
             for rival in (peer, f"last value at {peer}'s"):
@@ -328,6 +330,42 @@ def laws() -> str:
             rows.append((where, "error / plain FID's", "<= 0.2", f"{ratio:.3f}", met(ratio <= 0.2)))
             text = f"{cover:.3f} [{r['covered_95'][0]:.3f}, {r['covered_95'][1]:.3f}]"
             rows.append(("", "coverage of 80 % intervals", "0.75 to 0.85", text, met(0.75 <= cover <= 0.85)))
+    return documents.table(("on", "measure", "asked", "measured", ""), rows)
+
+
+def gap() -> str:
+    cover, cost = row("gap_coverage"), row("gap")
+    rows: list[tuple[object, ...]] = []
+    low, high = cover["allowed"]
+    for key, what in (
+        ("row", "one repeat, rows"), ("group", "one repeat, groups of 4"), ("default", "5 repeats, rows"),
+        ("repeated", "10 repeats, rows"), ("grouped", "10 repeats, groups of 4"),
+    ):  # fmt: skip
+        if key not in cover:
+            continue
+        for kind in (False, True):
+            part = {
+                k: v for k, v in cover[key]["covers"].items() if (" minus " in k) is kind and v["trials"] == cover[key]["trials"]
+            }
+            least, most = (min(part, key=lambda k: part[k]["value"]), max(part, key=lambda k: part[k]["value"]))
+            within = sum(low <= v["value"] <= high for v in part.values())
+            rows.append((what, "differences of two learners" if kind else "scores, gap and its parts", f"{low} to {high}",
+                         f"{span(part[least])} ({least}) to {span(part[most])} ({most})",
+                         met(True) if within == len(part) else f"**missed** by {len(part) - within} of {len(part)}"))  # fmt: skip
+    for key, v in cover.get("foretold", {}).get("covers", {}).items():
+        rows.append((f"`gap check`, {key}", "mean error of 200 new rows", "", span(v), ""))
+    over, boot = cost["overhead"], cost["bootstrap"]
+    rows += [
+        ("20,000 rows, 10 repeats, 2,000 resamples, against `cross_validate`", "time", "<= 1.10x", f"{over['ratio']:.2f}x",
+         met(over["ratio"] <= over["bar"])),
+        ("2,000 resamples of 20,000 rows", "a loop in Python / ours", ">= 20x", f"{boot['over_python_loop']:.0f}x",
+         met(boot["over_python_loop"] >= boot["bar"])),
+        ("", "a loop in NumPy / ours", "", f"{boot['over_numpy_loop']:.1f}x", ""),
+    ]  # fmt: skip
+    for d, part in cost.get("hull", {}).items():
+        if d != "bar":
+            rows.append((f"hull of {part['n']:,} points in {d[1:]} dimensions", "one `linprog` a point / ours", ">= 5x",
+                         f"{part['ratio']:.0f}x", met(part["ratio"] >= 5)))  # fmt: skip
     return documents.table(("on", "measure", "asked", "measured", ""), rows)
 
 
