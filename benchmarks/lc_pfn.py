@@ -4,9 +4,10 @@
     FARFIELD_DATA=... python benchmarks/lc_pfn.py real     the wide network on LCDB, TaskSet, Gemstones and the example runs
     python benchmarks/lc_pfn.py speed                      a curve and a batch of the shipped network, in CPU seconds of one thread
     python benchmarks/lc_pfn.py published                  the published network: its own layers in torch against ours, same weights
+    python benchmarks/lc_pfn.py onnx                       the wide and the published network in ONNX Runtime against NumPy
     python benchmarks/lc_pfn.py partitions                 100,000 curves of 50 points, 10 asked each, Parquet to Parquet, two cores
 
-`published` needs lcpfn 0.1.3 (pip install --no-deps lcpfn==0.1.3, beside torch).
+`published` needs lcpfn 0.1.3 (pip install --no-deps lcpfn==0.1.3, beside torch); `onnx` needs torch, onnx and onnxruntime.
 
 `real` scores the network as it is, before any other run calibrates it, against each single form and the last value, and `auto`
 with the network among its members against `auto` without. Cuts, groups and folds are those of forecast_accuracy.py. Rows go to
@@ -16,6 +17,7 @@ results/bench_lc_pfn.json.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -229,9 +231,112 @@ def published() -> dict[str, object]:
     return out
 
 
+def onnx() -> dict[str, object]:
+    """Start, one curve and a batch of 64, and what is installed: ONNX Runtime and NumPy, one thread, same weights and inputs."""
+    import importlib.util
+    import subprocess
+    import tempfile
+
+    missing = [m for m in ("torch", "onnx", "onnxruntime") if importlib.util.find_spec(m) is None]
+    if missing:
+        print(f"skipped: {', '.join(missing)} not installed", file=sys.stderr)
+        return {"skipped": f"{', '.join(missing)} not installed"}
+    import onnxruntime
+    import torch
+    from onnx_layers import PublishedLayers, random_state
+    from safetensors.numpy import load_file
+
+    from farfield.curves.pfn.model import WEIGHTS
+    from farfield.curves.pfn.network import Network
+    from farfield.curves.pfn.training import inputs
+
+    model = LCPFN.load("wide")
+    network = Network(model.engine.arch)
+    weights = load_file(WEIGHTS / "wide.safetensors")
+    network.load_state_dict({k: torch.tensor(v.astype(np.float32)) for k, v in weights.items()})
+    state = random_state()
+    ours_published, theirs_published = PublishedNetwork.of(state, np.linspace(0, 1, 1001)), PublishedLayers(state)
+    rng = np.random.default_rng(0)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    out: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def session(name: str, module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> onnxruntime.InferenceSession:
+            names = [f"in{i}" for i in range(len(given))]
+            path = f"{folder}/{name}.onnx"
+            free = {k: {0: "n", **({1: f"{k}_1"} if t.ndim > 1 else {})} for k, t in zip(names, given, strict=True)}
+            torch.onnx.export(module.eval(), given, path, input_names=names, dynamic_axes=free, dynamo=False, opset_version=17)
+            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def answer(run: onnxruntime.InferenceSession, given: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+            return run.run(None, {f"in{i}": t.numpy() for i, t in enumerate(given)})
+
+        sessions: dict[str, onnxruntime.InferenceSession] = {}
+        for n in (3, 1, 64):
+            x, at = np.tile(np.arange(1.0, 21.0), (n, 1)), np.tile(np.arange(21.0, 101.0), (n, 1))
+            y, cut, horizon = np.sort(rng.random((n, 20)), axis=1), np.full((n, 80), 20), np.full(n, np.nan)
+            whole_x, whole_y = np.concatenate([x, at], axis=1), np.concatenate([y, np.full(at.shape, np.nan)], axis=1)
+
+            def wide_inputs(x=whole_x, y=whole_y, cut=cut, at=at, h=horizon) -> tuple[torch.Tensor, ...]:  # type: ignore[no-untyped-def]
+                return inputs(x, y, cut, at, h, model.engine.arch)
+
+            def published_inputs(x=x, y=y, at=at) -> tuple[torch.Tensor, ...]:  # type: ignore[no-untyped-def]
+                return tuple(torch.tensor(v, dtype=torch.float32) for v in (x, y, at))
+
+            cases = {
+                "wide": (network, wide_inputs, lambda: model.engine(x, y, cut, at, horizon)),  # noqa: B023  # called in this turn
+                "published": (theirs_published, published_inputs, lambda: ours_published.logits(x, y, at)),  # noqa: B023
+            }
+            for name, (module, given, ours) in cases.items():
+                if name not in sessions:
+                    # exported with three curves: shapes of one would be taken for constants
+                    sessions[name] = session(name, module, given())
+                if n == 3:
+                    continue
+                run = sessions[name]
+                theirs = answer(run, given())
+                theirs[0] = np.exp(theirs[0]) if name == "wide" else theirs[0]
+                mine = ours() if name == "wide" else (ours(),)
+                difference = max(float(np.abs(a - b).max()) for a, b in zip(mine, theirs, strict=True))
+                assert difference < 1e-4, difference
+                pairs = [(seconds(lambda: answer(run, given()), 5), seconds(ours, 5)) for _ in range(7 if n > 1 else 21)]  # noqa: B023
+                a, b = np.array(pairs).T
+                out[f"{name}, {n} curves"] = {
+                    "onnxruntime_ms_a_curve": float(np.median(a)) / n * 1e3, "numpy_ms_a_curve": float(np.median(b)) / n * 1e3,
+                    "ratio": float(np.median(a / b)), "largest_difference": difference,
+                }  # fmt: skip
+        load = {
+            "numpy alone": "import numpy",
+            "onnxruntime": f"import onnxruntime; onnxruntime.InferenceSession({folder + '/wide.onnx'!r})",
+            "farfield": "from farfield.curves.pfn import LCPFN; LCPFN.load('wide')",
+        }
+        load["farfield and onnxruntime"] = f"{load['farfield']}; {load['onnxruntime']}"
+        taken: dict[str, list[float]] = {name: [] for name in load}
+        for _ in range(5):
+            for name, code in load.items():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run([sys.executable, "-c", code], check=True)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                taken[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        out["start_cpu_s"] = {name: float(np.median(v)) for name, v in taken.items()}
+        out["model_mb"] = {
+            "onnx": Path(f"{folder}/wide.onnx").stat().st_size / 1e6,
+            "safetensors": (WEIGHTS / "wide.safetensors").stat().st_size / 1e6,
+        }
+    package = Path(onnxruntime.__file__).parent
+    out["installed_mb"] = {
+        "onnxruntime": sum(p.stat().st_size for p in package.rglob("*") if p.is_file()) / 1e6,
+        "numpy engine": sum(len(Path(HERE / f"src/farfield/curves/pfn/{n}.py").read_bytes()) for n in ("engine", "published"))
+        / 1e6,
+    }
+    out["versions"] = {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
+    return out
+
+
 def partitions() -> dict[str, object]:
     """Wall and CPU seconds of `farfield forecast in/*.parquet --method lcpfn -o out/` on 20 files of 5,000 curves."""
-    import resource
     import subprocess
     import tempfile
 
@@ -258,5 +363,5 @@ def partitions() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    parts = {"prior": prior, "real": real, "speed": speed, "published": published, "partitions": partitions}
+    parts = {"prior": prior, "real": real, "speed": speed, "published": published, "onnx": onnx, "partitions": partitions}
     measure("lc_pfn", parts, ["prior", "real", "speed", "partitions"])
