@@ -52,6 +52,7 @@ def test_the_inception_score(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (["fake.npy"], "give --reference FILE"),
         (["classes.npy", "--metric", "is", "--reference", "real.npy"], "has no reference"),
         (["fake.npy", "--metric", "is"], "take the softmax first"),
+        ([".", "--reference", "real.npy"], "is a folder; features of the samples in it are made by"),
         (["absent.npy", "--reference", "real.npy"], "there is no file absent.npy"),
         (["fake.npy", "--reference", "classes.npy"], "fake has 6 features and reference 8"),
         (["fake.npy", "--reference", "real.npy", "--at", "-1"], "allowed: a finite number above 0"),

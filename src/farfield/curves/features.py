@@ -137,6 +137,10 @@ def read_array(source: str) -> NDArray[Any]:
     shown, _, name = source.partition("::")
     path, key = Path(shown), name or None
     ending = path.suffix.casefold()
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder; features of the samples in it are made by extract_features, on the command line by --features"
+        )
     if ending not in FORMATS:
         raise InputError(f"cannot tell the format of {path} from its ending; allowed: {', '.join(FORMATS)}")
     if not path.is_file():
