@@ -62,7 +62,7 @@ class LCPFN:
     def load(cls, name: str | os.PathLike[str] = "wide", *, double: bool = False) -> Self:
         """A network that ships (`MODELS`), or one that was trained and saved, by its path.
 
-        double : compute in double precision: half as fast, and equal to 1e-9, not 1e-5, in whatever batch a curve comes
+        double : compute in double precision, half as fast; in single precision, too, a curve gets the same answer in every batch
 
         Raises InputError for an unknown name, FormatError for a file that is not a network of farfield's.
         """
