@@ -1,14 +1,12 @@
-"""What `extrapolation_gap` costs beyond its fits, what its resampling and its hull gain, and whether its intervals cover.
+"""What `extrapolation_gap` costs beyond its fits, and what its resampling and its hull gain.
 
-    python benchmarks/gap_overhead.py [coverage] [bootstrap] [hull] [overhead]
+    python benchmarks/gap_overhead.py [bootstrap] [hull] [overhead]
 
 * overhead: 20,000 rows, 10 repeats, 2,000 resamples, against scikit-learn's cross_validate on the very same 60 fits and test rows;
 * bootstrap: all resamples as one matrix product, against a loop that draws rows and averages them, in NumPy and in plain Python;
-* hull: distance to the convex hull, against one `scipy.optimize.linprog` a point, which finds membership alone;
-* coverage: 1,000 data sets a design whose gap is known in closed form (the learner predicts the training mean; squared error): of
-  the fitted model where there is one repeat, of the learner over all training sets where there are ten.
+* hull: distance to the convex hull, against one `scipy.optimize.linprog` a point, which finds membership alone.
 
-Rows go to results/bench_gap.json.
+Rows go to results/bench_gap.json; how often the intervals cover is measured by benchmarks/gap_coverage.py.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import json
 import random
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ import numpy as np
 
 from farfield.gap import extrapolation_gap
 from farfield.gap.resample import resampled
-from farfield.intervals import wilson
 from farfield.splits import RangeSplit
 from farfield.splits.hull import hull_distance
 
@@ -91,15 +87,15 @@ def bootstrap() -> dict[str, Any]:
             out.append([sum(r[k] for r in some) / sum(r[3 + k] for r in some) for k in range(3)])
         return out
 
-    start = time.perf_counter()
+    start = time.process_time()
     found = resampled(sums, 2000, rng).ratios
-    ours = time.perf_counter() - start
-    start = time.perf_counter()
+    ours = time.process_time() - start
+    start = time.process_time()
     by_loop = np.array(loop(200))
-    numpy_loop = (time.perf_counter() - start) * 10
-    start = time.perf_counter()
+    numpy_loop = (time.process_time() - start) * 10
+    start = time.process_time()
     plain(10)
-    python_loop = (time.perf_counter() - start) * 200
+    python_loop = (time.process_time() - start) * 200
     assert np.allclose(found.std(axis=0), by_loop.std(axis=0), rtol=0.25)
     return {
         "ours_s": ours, "numpy_loop_s": numpy_loop, "python_loop_s": python_loop, "over_numpy_loop": numpy_loop / ours,
@@ -127,60 +123,7 @@ def hull() -> dict[str, Any]:
     return out
 
 
-def coverage(n_trials: int = 1000) -> dict[str, Any]:
-    out: dict[str, Any] = {"trials": n_trials, "nominal": 0.95, "allowed": [0.92, 0.98]}
-    for design, repeats, size in (("row", 1, 1), ("group", 1, 4), ("repeated", 10, 1)):
-        rng = np.random.default_rng(7)
-        n_seen, n_beyond, noise, shared = 400, 100, 0.5, 0.3 if size > 1 else 0.0
-        side = np.r_[np.zeros(n_seen), np.ones(n_beyond)]
-        groups = np.arange(n_seen + n_beyond) // size
-        v_seen, v_beyond = 0.8**2 / 12 + noise**2 + shared**2, 0.2**2 / 12 + noise**2 + shared**2
-        jump = 0.5  # between the means, 0.4 and 0.9
-        gap = v_beyond - v_seen + jump**2  # the variance of the prediction is the same on both sides
-        # the reference is the mean of m rows drawn from m seen ones and four fifths of those beyond
-        m, pool = int(0.8 * n_seen), int(0.8 * n_seen) + int(0.8 * n_beyond)
-        w = 0.8 * n_beyond / pool
-        k_var = m * w * (1 - w) * (pool - m) / (pool - 1)
-        extrapolation = (
-            jump**2 + v_seen / m - ((1 - w) * jump) ** 2 - ((1 - w) * v_seen + w * v_beyond) / m - jump**2 * k_var / m**2
-        )
-        hits = {"gap": 0, "extrapolation": 0}
-        width = []
-        for _ in range(n_trials):
-            x = np.where(side == 0, rng.uniform(0, 0.8, side.size), rng.uniform(0.8, 1.0, side.size))
-            y = x + noise * rng.normal(size=side.size) + shared * rng.normal(size=groups.max() + 1)[groups]
-            split = RangeSplit(0, threshold=0.8, n_repeats=repeats, random_state=int(rng.integers(2**31)))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                r = extrapolation_gap(
-                    Mean(), x[:, None], y, split=split, scoring="mse", groups=groups if size > 1 else None, n_boot=600,
-                    rng=int(rng.integers(2**31)),
-                )  # fmt: skip
-            assert r.extrapolation is not None
-            true_gap, true_extrapolation = gap, extrapolation
-            if repeats == 1:  # about the models as fitted
-                [s] = split.regions(x[:, None], y, groups if size > 1 else None)
-                p, q = y[s.train].mean(), np.array([y[fit].mean() for fit, _ in s.reference])
-                sizes = np.array([score.size for _, score in s.reference])
-                true_gap = v_beyond + (0.9 - p) ** 2 - v_seen - (0.4 - p) ** 2
-                true_extrapolation = (0.9 - p) ** 2 - float(np.average((0.9 - q) ** 2, weights=sizes))
-            hits["gap"] += r.gap.low <= true_gap <= r.gap.high
-            hits["extrapolation"] += r.extrapolation.low <= true_extrapolation <= r.extrapolation.high
-            width.append(r.gap.high - r.gap.low)
-        row: dict[str, Any] = {
-            "repeats": repeats,
-            "unit": "group of 4" if size > 1 else "row",
-            "gap": gap,
-            "mean_width": float(np.mean(width)),
-        }
-        for name in ("gap", "extrapolation"):
-            low, high = wilson(hits[name], n_trials)
-            row[f"covers_{name}"] = {"value": hits[name] / n_trials, "low": float(low), "high": float(high)}
-        out[design] = row
-    return out
-
-
-PARTS = {"coverage": coverage, "bootstrap": bootstrap, "hull": hull, "overhead": overhead}
+PARTS = {"bootstrap": bootstrap, "hull": hull, "overhead": overhead}
 
 
 def main() -> None:

@@ -376,6 +376,7 @@ def main() -> int:
         "context": context(),
         "stopping": stopping(),
         "following": following(),
+        "gap": gap(),
         "speed": speed(),
     }
     blocks["laws"] = laws()
