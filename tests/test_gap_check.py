@@ -124,7 +124,9 @@ def test_shells_that_do_not_foretell_each_other_widen_the_interval_beyond() -> N
     reach = rng.uniform(1.1, 1.9, size=40)
     widths = []
     for step in (0.0, 1.0):
-        tests = [_Hidden(r, reach - (i < 5), 5 + step * max(i - 4, 0) + rng.uniform(-0.1, 0.1, 40), i > 4) for i, r in enumerate(rows)]
+        tests = [
+            _Hidden(r, reach - (i < 5), 5 + step * max(i - 4, 0) + rng.uniform(-0.1, 0.1, 40), i > 4) for i, r in enumerate(rows)
+        ]
         bins, _, _, expected = _expected(tests, np.full(50, 1.5), get_score("mae"), 0.95, 400, rng)
         assert expected is not None
         widths.append(expected.high - expected.low)
