@@ -6,7 +6,6 @@ variance would make any model look bad.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from farfield.errors import InputError, unknown_name
+from farfield.errors import InputError, installed, unknown_name
 
 FloatArray = NDArray[np.float64]
 
@@ -123,7 +122,7 @@ def _asks_for_a_model(function: Callable[..., float]) -> bool:
 
 def _of_scikit_learn(name: str) -> Any:
     """Its scorer of that name, None where there is none or it is not installed."""
-    if importlib.util.find_spec("sklearn") is None:
+    if not installed("sklearn"):
         return None
     from sklearn import metrics
 
