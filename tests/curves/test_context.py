@@ -14,6 +14,7 @@ from scipy import special
 from farfield.curves.data import Curves, Metric
 from farfield.curves.pfn import LCPFN
 from farfield.curves.pfn.context import ContextPFN, _spread, nearest
+from farfield.curves.pfn.context_answers import Answers
 from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_engine import ContextEngine
 from farfield.curves.pfn.context_scoring import SITUATIONS, runs_of, score_on_sweeps
@@ -233,10 +234,10 @@ def test_the_nearest_runs_are_like_it_in_settings_or_course(model: ContextPFN) -
 
     others, asked = curves(40, 30, 2, "o"), curves(1, 12, 1)
     twin = dataclasses.replace(asked, runs=("twin",), attributes=asked.attributes.with_columns(run=pl.lit("twin")))
-    context = _Table.of(FIRST, others.concat(twin))
+    context = _Table.of(FIRST, others.concat(twin), Answers(FIRST.engine))
     places = np.zeros((41, 10))
     places[:40, 0] = np.arange(40) + 1.0
-    found = nearest(_Table.of(FIRST, asked), context, np.zeros(10), places, np.ones(41, dtype=bool), 7)
+    found = nearest(_Table.of(FIRST, asked, Answers(FIRST.engine)), context, np.zeros(10), places, np.ones(41, dtype=bool), 7)
     assert found.size == 7
     assert 40 in found
     assert set(found) & {0, 1, 2}
@@ -263,3 +264,53 @@ def test_scores_on_sweeps_name_every_situation(model: ContextPFN) -> None:
     json.dumps([dataclasses.asdict(s) for s in found])
     with pytest.raises(InputError, match="two or more"):
         score_on_sweeps(model, n=6, curves=1)
+
+
+# -- answers of the first network -----------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_put_once_and_all_about_a_run_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    engine = LCPFN.load("wide", double=True).engine
+    x, z, count = np.tile(np.arange(1.0, 21), (4, 1)), rng.uniform(0.2, 0.8, (4, 20)), np.array([20, 12, 20, 7])
+    z[2] = z[0]
+    cut = np.stack([np.minimum(count, 5), np.minimum(count, 12)], axis=1)
+    at, horizon = np.array([[30.0, 25.0]] * 4), np.array([np.nan, 40.0, np.nan, np.nan])
+    calls: list[tuple[int, int]] = []
+    whole = type(engine).__call__
+    monkeypatch.setattr(type(engine), "__call__", lambda self, *a: (calls.append(a[2].shape), whole(self, *a))[1])
+    answers = Answers(engine)
+    number = answers.numbers(x, z, count)
+    assert number.tolist() == [0, 1, 0, 2]
+    answers.announce(number, cut, at, horizon)
+    answers.announce(number[:1], cut[:1], at[:1] + 1, horizon[:1])
+    assert not calls
+    found = answers(number, cut, at, horizon)
+    # the third run is the first, which was asked at two more positions
+    assert calls == [(3, 4)]
+    for i in range(4):
+        k = count[i]
+        alone = whole(engine, x[i : i + 1, :k], z[i : i + 1, :k], cut[i : i + 1], at[i : i + 1], horizon[i : i + 1])
+        for a, b in zip(found, alone, strict=True):
+            np.testing.assert_allclose(a[i], b[0], atol=1e-9)
+    for a, b in zip(answers(number, cut, at, horizon), found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    answers(number[:1], cut[:1], at[:1] + 1, horizon[:1])
+    assert calls == [(3, 4)]
+    # another planned end is another question
+    other = answers(number[:1], cut[:1], at[:1], np.array([60.0]))
+    assert len(calls) == 2
+    assert np.abs(other[1] - found[1][:1]).max() > 1e-6
+
+
+def test_answers_are_dropped_when_they_are_too_many(model: ContextPFN, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, others = curves(4, 12, 1), curves(9, 30, 2, "o")
+    kept = Answers(model.first.engine)
+    before = model.forecast(asked, [20.0, 28.0], others, kept).median()
+    assert len(kept)
+    monkeypatch.setattr("farfield.curves.pfn.context_answers._MOST", 10)
+    monkeypatch.setattr("farfield.curves.pfn.context._BLOCK", 1)
+    dropped = Answers(model.first.engine)
+    np.testing.assert_allclose(model.forecast(asked, [20.0, 28.0], others, dropped).median(), before, atol=1e-9)
+    assert not len(dropped)
+    np.testing.assert_array_equal(model.forecast(asked, [20.0, 28.0], others, kept).median(), before)

@@ -28,18 +28,20 @@ from farfield.curves.data import Curves
 from farfield.curves.normalised import Normalised
 from farfield.curves.normalize import Normaliser, from_seen
 from farfield.curves.pfn.architecture import FloatArray, IntArray
+from farfield.curves.pfn.context_answers import Answers
 from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_engine import ContextEngine
 from farfield.curves.pfn.model import LCPFN, WEIGHTS, shift_of
-from farfield.curves.pfn.questions import Asked, Runs, ask
+from farfield.curves.pfn.questions import Asked, Places, Runs, announce, ask, places
 from farfield.curves.priors.sweeps import MOST_SETTINGS
 from farfield.curves.rescored import Rescored, normal_scores
 from farfield.errors import FormatError, InputError, unknown_name
 from farfield.predictive import Mixture
 
 CONTEXT_MODELS = ("context",)
-# asked runs at a time
+# asked runs at a time, and so many times that before the first network is asked
 _CHUNK = 32
+_BLOCK = 128
 # settings of an asked run are read as at most so many deviations from those of the context
 _FARTHEST = 4.0
 # numbers above 0 that span more than this factor are read by their logarithm
@@ -124,7 +126,7 @@ class ContextPFN:
     def __repr__(self) -> str:
         return f"ContextPFN({self.name!r}, {self.engine.arch.layers} layers of width {self.engine.arch.width}, on {self.first})"
 
-    def forecast(self, curves: Curves, at: ArrayLike, others: Curves) -> Normalised:
+    def forecast(self, curves: Curves, at: ArrayLike, others: Curves, answers: Answers | None = None) -> Normalised:
         """Posterior predictive of later points of runs in the units of their metric, (n_runs, n_at).
 
         Parameters
@@ -132,6 +134,7 @@ class ContextPFN:
         curves : the runs, each with what is seen of it
         at : (n_at,) or (n_runs, n_at), beyond each run's last x
         others : runs of the same metric as far as they are known, finished or not; a run's own namesake among them is left out
+        answers : of `first`, kept from other calls
 
         A forecast depends on its own run and on `others`, not on the other runs of `curves`. Raises what `LCPFN.forecast` raises,
         and InputError where the goals differ.
@@ -152,48 +155,81 @@ class ContextPFN:
             tuple(np.empty((*asked.shape, k)) for _ in range(3)) for k in (self.engine.arch.mixture, self.engine.arch.components)
         )
         spread = np.ones(asked.shape)
-        table = _Table.of(self.first, curves)
+        answers = Answers(self.first.engine) if answers is None else answers
+        table = _Table.of(self.first, curves, answers)
         for rows, context in _by_group(curves, known):
-            places, theirs = _settings(curves.take(rows), context)
-            self._answer(table.take(rows), asked[rows] + table.shift[rows, None], places, _Table.of(self.first, context), theirs,
-                         context.runs, [curves.runs[i] for i in rows], rows, (*base, *scores, spread))  # fmt: skip
+            own, theirs = _settings(curves.take(rows), context)
+            theirs_known, names = _Table.of(self.first, context, answers), [curves.runs[i] for i in rows]
+            self._answer(table.take(rows), asked[rows] + table.shift[rows, None], own, theirs_known, theirs, context.runs, names,
+                         rows, answers, (*base, *scores, spread))  # fmt: skip
         return Normalised.by_run(Rescored(Mixture(*base), Mixture(*scores), spread), table.normaliser)
 
     def _answer(
-        self, own: _Table, at: FloatArray, places: FloatArray, context: _Table, theirs: FloatArray, names: Sequence[str],
-        asked_names: Sequence[str], rows: IntArray, out: tuple[FloatArray, ...],
+        self, own: _Table, at: FloatArray, place: FloatArray, context: _Table, theirs: FloatArray, names: Sequence[str],
+        asked_names: Sequence[str], rows: IntArray, answers: Answers, out: tuple[FloatArray, ...],
     ) -> None:  # fmt: skip
         """Mixtures of runs that share a context, and of their scores, into `out` at `rows`."""
         visible = np.array([[a != b for b in names] for a in asked_names], dtype=bool).reshape(len(asked_names), len(names))
-        some = np.arange(len(names))
-        many = some.size > self.most_runs
+        everyone = np.arange(len(names))
+        many = everyone.size > self.most_runs
+        step = 1 if many else _CHUNK
         # runs that are as far and are asked at the same places share their questions
         asked, code = np.unique(np.concatenate([own.last[:, None], at], axis=1), axis=0, return_inverse=True)
-        for k, (c, *x) in enumerate(asked):
-            alike = np.flatnonzero(code.ravel() == k)
-            for start in range(0, alike.size, 1 if many else _CHUNK):
-                part = alike[start : start + (1 if many else _CHUNK)]
+        alike = [np.flatnonzero(code.ravel() == k) for k in range(len(asked))]
+        parts = [(k, same[start : start + step]) for k, same in enumerate(alike) for start in range(0, same.size, step)]
+        for start in range(0, len(parts), _BLOCK):
+            sets = []
+            for k, part in parts[start : start + _BLOCK]:
+                some = everyone
                 if many:
-                    some = nearest(own.take(part), context, places[part], theirs, visible[part[0]], self.most_runs)
-                n, p, q = some.size, part.size, len(x)
-                runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], places[part]]))
-                seen = np.repeat(runs.count[:, :, None], q, axis=2)
-                # the other runs are asked as well, each by all others, to see how that goes
-                shown = np.zeros((n + p, n + p), dtype=bool)
-                shown[:n, :n], shown[n:, :n] = ~np.eye(n, dtype=bool), visible[part][:, some]
-                everyone, cuts, ends = np.arange(n + p, dtype=np.int64), np.full((1, q), c), np.array([x])
-                question = ask(self.first.engine, runs, seen, cuts, ends, everyone, shown)
-                scores = self.engine(question)
-                v = _second_scores(question, scores)[:, None, :n]
-                known = np.isfinite(v).sum(axis=2) >= _LEAST_KNOWN
-                if n >= _LEAST_KNOWN and not known.all():
-                    before = ask(self.first.engine, runs, seen, cuts**2 / ends, cuts, everyone[:n], shown[:n])
-                    v = np.where(known[:, :, None], v, _second_scores(before, self.engine(before))[:, None])
-                v = np.where(visible[part][:, some], v, np.nan)
-                found = (question.weight, question.loc, question.scale, *scores)
-                for whole, values in zip(out[:-1], found, strict=True):
-                    whole[rows[part]] = np.moveaxis(values[:, n:], 0, 1)
-                out[-1][rows[part]] = _spread(v).T
+                    some = nearest(own.take(part), context, place[part], theirs, visible[part[0]], self.most_runs)
+                runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], place[part]]))
+                sets.append(_Set(part, visible[part][:, some], runs, asked[k, :1], asked[k, 1:]))
+            for one in sets:
+                one.announce(answers)
+            for one in sets:
+                for whole, values in zip(out, self._of_set(one, answers), strict=True):
+                    whole[rows[one.part]] = values
+            answers.forget()
+
+    def _of_set(self, one: _Set, answers: Answers) -> tuple[FloatArray, ...]:
+        """Mixtures, of runs and of their scores, and spreads of the asked runs of a set, (p, q, ...) each."""
+        n, p = one.visible.shape[::-1]
+        # the other runs are asked as well, each by all others, to see how that goes
+        shown = np.zeros((n + p, n + p), dtype=bool)
+        shown[:n, :n], shown[n:, :n] = ~np.eye(n, dtype=bool), one.visible
+        everyone = np.arange(n + p, dtype=np.int64)
+        question = ask(answers, one.runs, one.seen, one.c, one.x, everyone, shown, one.places)
+        scores = self.engine(question)
+        v = _second_scores(question, scores)[:, None, :n]
+        known = np.isfinite(v).sum(axis=2) >= _LEAST_KNOWN
+        if n >= _LEAST_KNOWN and not known.all():
+            before = ask(answers, one.runs, one.seen, one.c**2 / one.x, one.c, everyone[:n], shown[:n])
+            v = np.where(known[:, :, None], v, _second_scores(before, self.engine(before))[:, None])
+        v = np.where(one.visible, v, np.nan)
+        found = (question.weight, question.loc, question.scale, *scores)
+        return *(np.moveaxis(values[:, n:], 0, 1) for values in found), _spread(v).T
+
+
+class _Set:
+    """Runs that are asked the same, with their context before them.
+
+    part : which they are; visible : (p, n) which runs of the context each may use
+    runs : n of context and p asked; last : (1,) up to where these are seen; at : (q,)
+    """
+
+    def __init__(self, part: IntArray, visible: NDArray[np.bool_], runs: Runs, last: FloatArray, at: FloatArray) -> None:
+        self.part, self.visible, self.runs = part, visible, runs
+        self.c, self.x = np.broadcast_to(last, (1, at.size)), at[None]
+        self.seen = np.repeat(runs.count[:, :, None], at.size, axis=2)
+        self.places: Places = places(runs, self.seen, self.c, self.x)
+
+    def announce(self, answers: Answers) -> None:
+        """Let `answers` know what will be asked."""
+        announce(answers, self.runs, self.places)
+        n = self.visible.shape[1]
+        if n >= _LEAST_KNOWN and (self.places.valid[0][:, :n].sum(axis=1) < _LEAST_KNOWN).any():
+            announce(answers, self.runs, places(self.runs, self.seen, self.c**2 / self.x, self.c))
 
 
 def _second_scores(asked: Asked, scores: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
@@ -220,24 +256,27 @@ def _spread(v: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Runs as padded arrays (n, m), beyond their end their last values; x is shifted above 0 by `shift`."""
+    """Runs as padded arrays (n, m), beyond their end their last values; x is shifted above 0 by `shift`; `number` is theirs."""
 
     x: FloatArray
     y: FloatArray
     count: IntArray
     shift: FloatArray
     horizon: FloatArray
+    number: IntArray
     normaliser: Normaliser
 
     @classmethod
-    def of(cls, first: LCPFN, curves: Curves) -> Self:
+    def of(cls, first: LCPFN, curves: Curves, answers: Answers) -> Self:
         runs = [first.thinned(curves.x[curves.points(i)], curves.y[curves.points(i)]) for i in range(len(curves))]
         count = np.array([x.size for x, _ in runs], dtype=np.int64)
         index = np.minimum(np.arange(int(count.max(initial=1))), count[:, None] - 1)
         x, y = (np.array([r[k][i] for r, i in zip(runs, index, strict=True)]).reshape(index.shape) for k in range(2))
         shift = np.array([shift_of(curves.x[curves.points(i)]) for i in range(len(curves))])
         planned = curves.column("planned_end").fill_null(np.nan).to_numpy() + shift
-        return cls(x + shift[:, None], y, count, shift, planned, from_seen(y, curves.metric))
+        normaliser = from_seen(y, curves.metric)
+        number = answers.numbers(x + shift[:, None], normaliser.forward(y).clip(0.0, 1.0), count)
+        return cls(x + shift[:, None], y, count, shift, planned, number, normaliser)
 
     @property
     def last(self) -> FloatArray:
@@ -250,16 +289,19 @@ class _Table:
     def joined(cls, a: Self, b: Self) -> Self:
         m = max(a.x.shape[1], b.x.shape[1])
         x, y = (np.concatenate([_widened(getattr(t, k), m) for t in (a, b)]) for k in ("x", "y"))
-        count, shift, horizon = (np.concatenate([getattr(a, k), getattr(b, k)]) for k in ("count", "shift", "horizon"))
+        count, shift, horizon, number = (
+            np.concatenate([getattr(a, k), getattr(b, k)]) for k in ("count", "shift", "horizon", "number")
+        )
         one, two = a.normaliser, b.normaliser
         bounds = (np.concatenate([getattr(one, k), getattr(two, k)]) for k in _BOUNDS)
-        return cls(x, y, count, shift, horizon, Normaliser(one.goal, *bounds))
+        return cls(x, y, count, shift, horizon, number, Normaliser(one.goal, *bounds))
 
     def runs(self, settings: FloatArray) -> Runs:
         """As one set."""
         z = self.normaliser.forward(self.y).clip(0.0, 1.0)
         return Runs(
-            self.x[None], self.y[None], z[None], self.count[None], self.normaliser, settings[None], self.horizon[None]
+            self.x[None], self.y[None], z[None], self.count[None], self.normaliser, settings[None], self.horizon[None],
+            self.number[None],
         )  # fmt: skip
 
 
@@ -285,9 +327,14 @@ def nearest(own: _Table, context: _Table, place: FloatArray, places: FloatArray,
 def _by_group(curves: Curves, known: Curves) -> Iterator[tuple[IntArray, Curves]]:
     """Rows of `curves` with the runs that are their context: those of their group, or all where it has fewer than four."""
     groups, theirs = (np.array(["" if g is None else f"g{g}" for g in c.column("group")], dtype=object) for c in (curves, known))
+    left = np.ones(len(curves), dtype=bool)
     for name in dict.fromkeys(groups.tolist()):
-        same = (theirs == name) if name else np.zeros(len(known), dtype=bool)
-        yield np.flatnonzero(groups == name), known.take(same if same.sum() >= _LEAST_OF_GROUP else np.ones(len(known), dtype=bool))
+        same = theirs == name
+        if name and same.sum() >= _LEAST_OF_GROUP:
+            left &= groups != name
+            yield np.flatnonzero(groups == name), known.take(same)
+    if left.any():
+        yield np.flatnonzero(left), known
 
 
 def _settings(curves: Curves, context: Curves) -> tuple[FloatArray, FloatArray]:

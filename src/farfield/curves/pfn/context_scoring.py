@@ -102,13 +102,13 @@ def _exchanged(runs: Runs) -> Runs:
     t, n, _ = runs.x.shape
     index = np.arange(t * n).reshape(t, n)
     index[:, 1:] = np.roll(index, -1, axis=0)[:, 1:]
-    moved = {f.name: getattr(runs, f.name) for f in dataclasses.fields(runs) if f.name != "normaliser"}
+    moved = {f.name: getattr(runs, f.name) for f in dataclasses.fields(runs) if f.name not in ("normaliser", "number")}
     flat = {k: v.reshape(t * n, *v.shape[2:])[index] for k, v in moved.items()}
     return Runs(**flat, normaliser=runs.normaliser[index.ravel()])
 
 
 def _sets(runs: Runs, rows: np.ndarray) -> Runs:
     n = runs.x.shape[1]
-    some = {f.name: getattr(runs, f.name)[rows] for f in dataclasses.fields(runs) if f.name != "normaliser"}
+    some = {f.name: getattr(runs, f.name)[rows] for f in dataclasses.fields(runs) if f.name not in ("normaliser", "number")}
     normaliser: Normaliser = runs.normaliser[(rows[:, None] * n + np.arange(n)).ravel()]
     return Runs(**some, normaliser=normaliser)

@@ -17,6 +17,7 @@ from farfield.curves.ensemble import NETWORK
 from farfield.curves.forecaster import EnsembleForecaster, Look, Predicted
 from farfield.curves.normalised import Normalised
 from farfield.curves.pfn.context import ContextPFN
+from farfield.curves.pfn.context_answers import Answers
 from farfield.errors import InputError
 from farfield.predictive import Mixture, Predictive
 
@@ -37,6 +38,8 @@ class ContextForecaster(EnsembleForecaster):
         if self.censoring != "ignore":
             raise InputError("method 'context' cannot weigh runs that were stopped; for advice on stopping use 'auto' or 'forms'")
         self.network = ContextPFN.load(double=True)
+        # the folds of a backtest ask the same of the same runs
+        self._answers = Answers(self.network.first.engine)
 
     def __repr__(self) -> str:
         known = "not fitted" if self._context is None else f"{len(self._context)} runs of context"
@@ -44,7 +47,7 @@ class ContextForecaster(EnsembleForecaster):
 
     def predict(self, curves: Curves, at: ArrayLike) -> Normalised:  # type: ignore[override]
         """Predictive distributions at `at`, (n_at,) or (n_runs, n_at), as (n_runs, n_at); errors as in `ContextPFN.forecast`."""
-        return self.network.forecast(curves, checks.finite("at", at), self._known)
+        return self.network.forecast(curves, checks.finite("at", at), self._known, self._answers)
 
     def predict_path(self, curves: Curves, end: FloatArray, shares: FloatArray) -> Predicted:
         self._check(curves, end)
@@ -53,7 +56,7 @@ class ContextForecaster(EnsembleForecaster):
         # a position that rounding moves onto the last seen point is asked just beyond it
         beyond = np.maximum(look.at, np.nextafter(curves.last_x, np.inf)[:, None])
         # not a mixture, but what is read of it, quantiles and probabilities, every predictive has
-        found = cast(Mixture, self.network.forecast(curves, beyond, self._known))
+        found = cast(Mixture, self.network.forecast(curves, beyond, self._known, self._answers))
         return Predicted(
             look.at, found, look.outlook, others >= LEAST_RUNS, others, others, look.fall, "read by the network, itself left out"
         )  # fmt: skip
@@ -63,7 +66,7 @@ class ContextForecaster(EnsembleForecaster):
         known = self._known
         index = {name: i for i, name in enumerate(known.runs)}
         others = known.take([index[cut.runs[i]] for i in train])
-        return self.network.forecast(cut.take(test), look.at[test, -1:], others)[:, 0]
+        return self.network.forecast(cut.take(test), look.at[test, -1:], others, self._answers)[:, 0]
 
     @property
     def _known(self) -> Curves:

@@ -21,6 +21,7 @@ from scipy import special
 
 from farfield.curves.normalize import Normaliser
 from farfield.curves.pfn.architecture import FloatArray, IntArray, asked_inputs
+from farfield.curves.pfn.context_answers import Answers
 from farfield.curves.pfn.engine import Engine
 from farfield.curves.priors.sweeps import MOST_SETTINGS
 from farfield.curves.rescored import normal_scores
@@ -43,6 +44,7 @@ class Runs:
     normaliser : the T * n maps
     settings : (T, n, MOST_SETTINGS) standardised within a set, 0 where there is none
     horizon : (T, n) planned last step, NaN where unknown
+    number : (T, n) what `Answers` call them, where the first network's answers are kept
     """
 
     x: FloatArray
@@ -52,6 +54,7 @@ class Runs:
     normaliser: Normaliser
     settings: FloatArray
     horizon: FloatArray
+    number: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,28 +91,75 @@ def token_inputs(engine_inputs: int, components: int) -> int:
     return engine_inputs + 4 + 3 * components + MOST_SETTINGS + 6
 
 
-def ask(engine: Engine, runs: Runs, seen: IntArray, c: FloatArray, x: FloatArray, targets: IntArray, visible: BoolArray) -> Asked:
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where each run is asked: its answer nearest below x, that nearest below c, and the question itself.
+
+    ahead : (T, n, Q) points up to c
+    answers, cuts : (T, n, Q) twice, the point that is the answer and the points before its question
+    valid : (T, n, Q) twice, whether there is one
+    cut, at : (T, n, 3 Q) points seen and position of all three; horizon : (T, n) planned last step, NaN where it says nothing
+    """
+
+    ahead: IntArray
+    answers: tuple[IntArray, IntArray]
+    cuts: tuple[IntArray, IntArray]
+    valid: tuple[BoolArray, BoolArray]
+    cut: IntArray
+    at: FloatArray
+    horizon: FloatArray
+
+
+def places(runs: Runs, seen: IntArray, c: FloatArray, x: FloatArray) -> Places:
+    """Where runs are asked; arguments as of :func:`ask`."""
+    t, n, _ = runs.x.shape
+    # (T, n, Q): the point of each run that is the answer, and the point before which the question was asked
+    ahead = _points(runs, np.broadcast_to(c[:, None], (t, n, c.shape[1])), runs.count[:, :, None])
+    (one, one_cut, some), (two, two_cut, other) = (_answered(runs, limit, c, x, seen) for limit in (x, c))
+    cut = np.concatenate([one_cut, two_cut, np.maximum(ahead, 1)], axis=2)
+    at = np.concatenate([*(_take(runs.x, a - 1) for a in (one, two)), np.broadcast_to(x[:, None], ahead.shape)], axis=2)
+    # a question that cannot be asked is asked somewhere else, and not shown
+    at = np.maximum(at, _take(runs.x, cut - 1) * 1.001)
+    horizon = np.where(runs.horizon >= at.max(axis=2), runs.horizon, np.nan)
+    return Places(ahead, (one, two), (one_cut, two_cut), (some & (one != two), other), cut, at, horizon)
+
+
+def announce(first: Answers, runs: Runs, asked: Places) -> None:
+    """Let `first` know what it will be asked about `runs`, which have numbers."""
+    assert runs.number is not None
+    k = asked.cut.shape[2]
+    first.announce(runs.number.ravel(), asked.cut.reshape(-1, k), asked.at.reshape(-1, k), asked.horizon.ravel())
+
+
+def ask(
+    first: Engine | Answers,
+    runs: Runs,
+    seen: IntArray,
+    c: FloatArray,
+    x: FloatArray,
+    targets: IntArray,
+    visible: BoolArray,
+    where: Places | None = None,
+) -> Asked:
     """The inputs of the context network.
 
+    first : the network that reads single runs, or its answers where runs have numbers
     seen : (T, n, Q) points of each run that are known when a question is asked
     c, x : (T, Q) the last seen and the asked position of each question
     targets : (p,) which runs are asked; they must be seen up to c at least
     visible : (p, n) which other runs each of them may use; its own beginning it always may
+    where : what :func:`places` makes of the same, where it is known
     """
     t, n, _ = runs.x.shape
     q, p = c.shape[1], targets.size
-    # (T, n, Q): the point of each run that is the answer, and the point before which the question was asked
-    ahead = _points(runs, np.broadcast_to(c[:, None], (t, n, q)), runs.count[:, :, None])
-    answers, cuts, valid = zip(*(_answered(runs, limit, c, x, seen) for limit in (x, c)), strict=True)
-    valid = (valid[0] & (answers[0] != answers[1]), valid[1])
-    cut = np.concatenate([*cuts, np.maximum(ahead, 1)], axis=2)
-    at = np.concatenate([*(_take(runs.x, a - 1) for a in answers), np.broadcast_to(x[:, None], (t, n, q))], axis=2)
-    weight, loc, scale = _base(engine, runs, cut, at)
+    where = places(runs, seen, c, x) if where is None else where
+    answers, cuts, valid, cut = where.answers, where.cuts, where.valid, where.cut
+    weight, loc, scale = _base(first, runs, where)
     mean = (weight * loc).sum(axis=-1)
     variance = (weight * (scale**2 + loc**2)).sum(axis=-1) - mean**2
     deviation = np.sqrt(np.maximum(variance, _LEAST_DEVIATION**2))
     last = _take(runs.z, cut - 1)
-    state = _described(engine, runs, cut, at, weight, loc, scale, mean, deviation, last)
+    state = _described(first, runs, where, weight, loc, scale, mean, deviation, last)
 
     def by_question(values: FloatArray, part: int) -> FloatArray:
         """(T * Q, n, ...) of what was asked of all runs for a part: answers ahead, answers back, the question itself."""
@@ -123,7 +173,7 @@ def ask(engine: Engine, runs: Runs, seen: IntArray, c: FloatArray, x: FloatArray
     score = normal_scores(truth, token_weight, token_loc, token_scale)
     own = slice(2 * q, 3 * q)
     target_deviation, target_last = (by_question(v, 2)[:, targets] for v in (deviation, last))
-    places = np.repeat(runs.settings, q, axis=0)
+    settings = np.repeat(runs.settings, q, axis=0)
     shift = np.concatenate([by_question(np.log(_take(runs.x, a - 1) / x[:, None]), 0) for a in answers], axis=1).clip(-4.0, 0.0)
     ahead_flag = np.repeat([1.0, 0.0], n)[None, :, None] + np.zeros((t * q, 1, 1))
     error = np.arcsinh((truth - token_mean) / token_deviation)
@@ -134,7 +184,7 @@ def ask(engine: Engine, runs: Runs, seen: IntArray, c: FloatArray, x: FloatArray
             np.stack([error, np.arcsinh(score), sharp, np.arcsinh((truth - before) * 50) / 2], axis=-1),
             shift[:, :, None],
             ahead_flag,
-            np.concatenate([places, places], axis=1),
+            np.concatenate([settings, settings], axis=1),
         ],
         axis=-1,
     )
@@ -142,16 +192,16 @@ def ask(engine: Engine, runs: Runs, seen: IntArray, c: FloatArray, x: FloatArray
     mine = targets[:, None] == np.arange(n)
     shown = every & np.concatenate([visible & ~mine, visible | mine], axis=1)
     evidence = np.log1p(shown.sum(axis=2))
-    asked = np.concatenate([by_question(state, 2)[:, targets], places[:, targets], evidence[:, :, None] / 2], axis=-1)
+    asked = np.concatenate([by_question(state, 2)[:, targets], settings[:, targets], evidence[:, :, None] / 2], axis=-1)
     near = _levels(runs, targets, answers, cuts, q)
-    rms, common = _likeness(runs, targets, seen, ahead)
-    pairs = _pairs(near, rms, common, places, targets, mine, shift, target_deviation, target_last, token_deviation)
-    first = [np.moveaxis(v[:, targets, own], 2, 1).reshape(t * q, p, -1) for v in (weight, loc, scale)]
+    rms, common = _likeness(runs, targets, seen, where.ahead)
+    pairs = _pairs(near, rms, common, settings, targets, mine, shift, target_deviation, target_last, token_deviation)
+    mixture = [np.moveaxis(v[:, targets, own], 2, 1).reshape(t * q, p, -1) for v in (weight, loc, scale)]
     level, before_ = near
-    reached = [_coarse_scores(z, first) for z in (level, target_last[:, :, None] + level - before_)]
+    reached = [_coarse_scores(z, mixture) for z in (level, target_last[:, :, None] + level - before_)]
     guesses = np.stack([np.broadcast_to(score.clip(-_FARTHEST, _FARTHEST)[:, None], level.shape), *reached], axis=-1)
     came = np.where(every[:, 0, targets], truth[:, targets], np.nan)
-    return Asked(tokens, asked, pairs, shown, guesses, first[0], first[1], first[2], came)
+    return Asked(tokens, asked, pairs, shown, guesses, mixture[0], mixture[1], mixture[2], came)
 
 
 # -- positions ----------------------------------------------------------------------------------------------------------------
@@ -177,34 +227,31 @@ def _answered(runs: Runs, limit: FloatArray, c: FloatArray, x: FloatArray, seen:
 # -- the first network --------------------------------------------------------------------------------------------------------
 
 
-def _base(engine: Engine, runs: Runs, cut: IntArray, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _base(first: Engine | Answers, runs: Runs, where: Places) -> tuple[FloatArray, FloatArray, FloatArray]:
     """(T, n, questions, components): weights, locations and scales."""
     t, n, m = runs.x.shape
-    x, z, horizon = runs.x.reshape(-1, m), runs.z.reshape(-1, m), runs.horizon.ravel()
-    cut, at = cut.reshape(t * n, -1), at.reshape(t * n, -1)
-    # a question that cannot be asked is asked somewhere else, and not shown
-    at = np.maximum(at, np.take_along_axis(x, cut - 1, axis=1) * 1.001)
-    horizon = np.where(horizon >= at.max(axis=1), horizon, np.nan)
+    cut, at, horizon = where.cut.reshape(t * n, -1), where.at.reshape(t * n, -1), where.horizon.ravel()
+    if isinstance(first, Answers):
+        assert runs.number is not None
+        found = first(runs.number.ravel(), cut, at, horizon)
+        return tuple(v.reshape(*where.at.shape, -1) for v in found)  # type: ignore[return-value]
+    x, z = runs.x.reshape(-1, m), runs.z.reshape(-1, m)
     parts = []
     for start in range(0, t * n, _CHUNK):
         rows = slice(start, start + _CHUNK)
         most = int(cut[rows].max())
-        parts.append(engine(x[rows, :most], z[rows, :most], cut[rows], at[rows], horizon[rows]))
-    return tuple(np.concatenate(v).reshape(t, n, at.shape[1], -1) for v in zip(*parts, strict=True))  # type: ignore[return-value]
+        parts.append(first(x[rows, :most], z[rows, :most], cut[rows], at[rows], horizon[rows]))
+    return tuple(np.concatenate(v).reshape(*where.at.shape, -1) for v in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
 def _described(
-    engine: Engine, runs: Runs, cut: IntArray, at: FloatArray, weight: FloatArray, loc: FloatArray, scale: FloatArray,
+    first: Engine | Answers, runs: Runs, where: Places, weight: FloatArray, loc: FloatArray, scale: FloatArray,
     mean: FloatArray, deviation: FloatArray, last: FloatArray,
 ) -> FloatArray:  # fmt: skip
     """(T, n, questions, state): the question and the mixture with which the first network answered it."""
     t, n, m = runs.x.shape
-    x = runs.x.reshape(-1, m)
-    cut_, at_ = cut.reshape(t * n, -1), at.reshape(t * n, -1)
-    at_ = np.maximum(at_, np.take_along_axis(x, cut_ - 1, axis=1) * 1.001)
-    horizon = runs.horizon.ravel()
-    horizon = np.where(horizon >= at_.max(axis=1), horizon, np.nan)
-    question = asked_inputs(x, cut_, at_, horizon, engine.arch).reshape(*at.shape, -1)
+    cut, at = where.cut.reshape(t * n, -1), where.at.reshape(t * n, -1)
+    question = asked_inputs(runs.x.reshape(-1, m), cut, at, where.horizon.ravel(), first.arch).reshape(*where.at.shape, -1)
     plain = [
         (np.log(deviation) + 4) / 2,
         (last - 0.5) * 3.46,
