@@ -1,7 +1,7 @@
 """P097: a patch of the first two layers carries the robustness of corruption training to a standard model.
 
 A small convolutional network is pre-trained on scikit-learn's 8 x 8 digits and then fine-tuned: once on clean images (standard),
-and once for each of five corruptions on clean and corrupted ones, with the same schedule and seed. The signature of each, of the
+and once for each of five corruptions on corrupted ones alone, with the same schedule and seed. The signature of each, of the
 first two of four layers, patches the standard model; its strength is the one of 0.25 to 1.5 with the highest sum of clean and
 corrupted accuracy on dev images, reported on test images. Gap: accuracy of the corruption-trained model on corrupted test images
 less that of the standard one.
@@ -115,7 +115,7 @@ def run(budget: str, seed: int) -> Measured:
     from sklearn.datasets import load_digits
 
     torch.set_num_threads(1)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([1, seed])  # 1: the draws before these were looked at
     images, labels = load_digits(return_X_y=True)
     order = rng.permutation(len(images))
     x, y = images[order].reshape(-1, 8, 8) / 16, labels[order].astype(np.int64)
@@ -133,8 +133,7 @@ def run(budget: str, seed: int) -> Measured:
     curves = []
     for name in names:
         bad = corruptions[name](x)
-        both = np.concatenate([x[fit], bad[fit]]), np.concatenate([y[fit], y[fit]])
-        robust = _weights(_trained(pre, *both, steps, 1e-3, seed))
+        robust = _weights(_trained(pre, bad[fit], y[fit], steps, 1e-3, seed))
         whole = RobustWeightSignature.extract(start, plain, robust, layers=None)
         signature = RobustWeightSignature.extract(start, plain, robust, layers=LAYERS)
         unprojected = RobustWeightSignature({n: (robust[n] - start[n]).astype(np.float64) for n in kept})
