@@ -26,12 +26,24 @@ from farfield.seeds import Seed, generator
 _HALVINGS = 60
 _TOLERANCE = 1e-8
 _LOG_ROOT = 0.5 * np.log(2 * np.pi)
+# smaller probabilities are told by their logarithm
+_LEAST = 1e-290
 
 
 def normal_scores(values: FloatArray, weight: FloatArray, loc: FloatArray, scale: FloatArray) -> FloatArray:
     """(...) Phi^-1 F(values) for mixtures of normals (..., components), right far into either tail."""
     z = (values[..., None] - loc) / scale
-    below, above = (special.logsumexp(special.log_ndtr(s * z), b=weight, axis=-1) for s in (1.0, -1.0))
+    below, above = ((weight * special.ndtr(v)).sum(axis=-1) for v in (z, -z))
+    out = np.asarray(np.where(below < above, special.ndtri(np.minimum(below, 1.0)), -special.ndtri(np.minimum(above, 1.0))))
+    far = np.minimum(below, above) < _LEAST
+    if far.any():
+        out[far] = _far_scores(z[far], np.broadcast_to(weight, z.shape)[far])
+    return out
+
+
+def _far_scores(z: FloatArray, weight: FloatArray) -> FloatArray:
+    """The same (n,) of standardised values (n, components), by logarithms, where probabilities are no floats any more."""
+    below, above = (special.logsumexp(special.log_ndtr(v), b=weight, axis=-1) for v in (z, -z))
     return np.asarray(np.where(below < above, special.ndtri_exp(np.minimum(below, 0)), -special.ndtri_exp(np.minimum(above, 0))))
 
 

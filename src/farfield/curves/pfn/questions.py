@@ -299,27 +299,39 @@ def _levels(
 
 def _likeness(runs: Runs, targets: IntArray, seen: IntArray, ahead: IntArray) -> tuple[FloatArray, BoolArray]:
     """(B, p, n): root mean square difference of two runs over what is seen of both up to c, and whether there is any."""
-    t, n, m = runs.x.shape
+    t, n, _ = runs.x.shape
     q, p = seen.shape[2], targets.size
+    end = np.minimum(ahead, runs.count[:, :, None])[:, targets]
+    m = max(int(end.max()), 1)
     square, reached = np.empty((t, p, n, m)), np.empty((t, p, n, q), dtype=np.int64)
     for k in range(t):
-        asked = runs.x[k, targets]
+        asked, grid = np.unique(runs.x[k, targets, :m], axis=0, return_inverse=True)
+        grid = grid.ravel()
+        last = np.take_along_axis(runs.x[k], np.maximum(seen[k] - 1, 0), axis=1)
         values = np.empty((p, n, m))
-        for j in range(n):
+        # runs that were logged at the same steps are alike here
+        theirs, code = np.unique(np.column_stack([runs.x[k], runs.count[k]]), axis=0, return_inverse=True)
+        for j, x in enumerate(theirs):
+            alike = np.flatnonzero(code.ravel() == j)
             # the other run's last value up to each step of the asked one
-            index = np.searchsorted(runs.x[k, j, : runs.count[k, j]], asked * _SLACK, side="right") - 1
-            values[:, j] = np.where(index >= 0, runs.y[k, j, np.maximum(index, 0)], np.nan)
-            end = runs.x[k, j, np.maximum(seen[k, j] - 1, 0)]
-            reached[k, :, j] = (asked[:, None, :] <= end[None, :, None] * _SLACK).sum(axis=2)
+            index = (np.searchsorted(x[: int(x[-1])], asked * _SLACK, side="right") - 1)[grid]
+            found = runs.y[k, alike[None, :, None], np.maximum(index, 0)[:, None]]
+            values[:, alike] = np.where(index[:, None] >= 0, found, np.nan)
+        for j in range(len(asked)):
+            some = np.flatnonzero(grid == j)
+            reached[k, some] = np.searchsorted(asked[j], last * _SLACK, side="right")
         z = runs.normaliser[k * n + targets].forward(values.reshape(p, n * m)).reshape(p, n, m)
-        square[k] = np.square(z.clip(-0.5, 1.5) - runs.z[k, targets][:, None])
+        square[k] = np.square(z.clip(-0.5, 1.5) - runs.z[k, targets, :m][:, None])
     there = np.isfinite(square)
-    total = np.cumsum(np.where(there, square, 0.0), axis=3)
-    number = np.cumsum(there, axis=3)
-    end = np.minimum(reached, np.minimum(ahead, runs.count[:, :, None])[:, targets][:, :, None])
-    index = np.maximum(end - 1, 0)
-    count = np.where(end > 0, np.take_along_axis(number, index, axis=3), 0)
-    rms = np.sqrt(np.take_along_axis(total, index, axis=3) / np.maximum(count, 1))
+    end = np.minimum(reached, end[:, :, None])
+    if q == 1:
+        there &= np.arange(m) < end
+        total, count = np.where(there, square, 0.0).sum(axis=3, keepdims=True), there.sum(axis=3, keepdims=True)
+    else:
+        index = np.maximum(end - 1, 0)
+        total = np.take_along_axis(np.cumsum(np.where(there, square, 0.0), axis=3), index, axis=3)
+        count = np.where(end > 0, np.take_along_axis(np.cumsum(there, axis=3), index, axis=3), 0)
+    rms = np.sqrt(total / np.maximum(count, 1))
     common = count > 0
     return tuple(np.moveaxis(v, 3, 1).reshape(t * q, p, n) for v in (np.where(common, rms, 1.0), common))  # type: ignore[return-value]
 
