@@ -42,6 +42,8 @@ CONTEXT_MODELS = ("context",)
 # asked runs at a time, and so many times that before the first network is asked
 _CHUNK = 32
 _BLOCK = 128
+# questions times other runs up to which all of them are asked ahead
+_MOST_AHEAD = 20_000
 # settings of an asked run are read as at most so many deviations from those of the context
 _FARTHEST = 4.0
 # numbers above 0 that span more than this factor are read by their logarithm
@@ -164,6 +166,18 @@ class ContextPFN:
                          rows, answers, (*base, *scores, spread))  # fmt: skip
         return Normalised.by_run(Rescored(Mixture(*base), Mixture(*scores), spread), table.normaliser)
 
+    def announce(self, curves: Curves, at: FloatArray, others: Curves, answers: Answers) -> None:
+        """Let `answers` know what forecasts of `curves` at `at` (n_runs, n_at), each from some of `others`, will ask."""
+        known = others.take(others.lengths >= 2)
+        own, context = (_Table.of(self.first, c, answers) for c in (curves, known))
+        nowhere = np.zeros((len(known) + len(curves), MOST_SETTINGS))
+        alike = _alike(own, at + own.shift[:, None])
+        if len(known) * len(alike) > _MOST_AHEAD:
+            return
+        for asked, part in alike:
+            runs = _Table.joined(context, own.take(part)).runs(nowhere[: len(known) + part.size])
+            _Set(part, np.ones((part.size, len(known)), dtype=bool), runs, asked).announce(answers)
+
     def _answer(
         self, own: _Table, at: FloatArray, place: FloatArray, context: _Table, theirs: FloatArray, names: Sequence[str],
         asked_names: Sequence[str], rows: IntArray, answers: Answers, out: tuple[FloatArray, ...],
@@ -173,18 +187,15 @@ class ContextPFN:
         everyone = np.arange(len(names))
         many = everyone.size > self.most_runs
         step = 1 if many else _CHUNK
-        # runs that are as far and are asked at the same places share their questions
-        asked, code = np.unique(np.concatenate([own.last[:, None], at], axis=1), axis=0, return_inverse=True)
-        alike = [np.flatnonzero(code.ravel() == k) for k in range(len(asked))]
-        parts = [(k, same[start : start + step]) for k, same in enumerate(alike) for start in range(0, same.size, step)]
+        parts = [(asked, same[i : i + step]) for asked, same in _alike(own, at) for i in range(0, same.size, step)]
         for start in range(0, len(parts), _BLOCK):
             sets = []
-            for k, part in parts[start : start + _BLOCK]:
+            for asked, part in parts[start : start + _BLOCK]:
                 some = everyone
                 if many:
                     some = nearest(own.take(part), context, place[part], theirs, visible[part[0]], self.most_runs)
                 runs = _Table.joined(context.take(some), own.take(part)).runs(np.concatenate([theirs[some], place[part]]))
-                sets.append(_Set(part, visible[part][:, some], runs, asked[k, :1], asked[k, 1:]))
+                sets.append(_Set(part, visible[part][:, some], runs, asked))
             for one in sets:
                 one.announce(answers)
             for one in sets:
@@ -215,13 +226,14 @@ class _Set:
     """Runs that are asked the same, with their context before them.
 
     part : which they are; visible : (p, n) which runs of the context each may use
-    runs : n of context and p asked; last : (1,) up to where these are seen; at : (q,)
+    runs : n of context and p asked; asked : (1 + q,) up to where these are seen, and the positions
     """
 
-    def __init__(self, part: IntArray, visible: NDArray[np.bool_], runs: Runs, last: FloatArray, at: FloatArray) -> None:
+    def __init__(self, part: IntArray, visible: NDArray[np.bool_], runs: Runs, asked: FloatArray) -> None:
         self.part, self.visible, self.runs = part, visible, runs
-        self.c, self.x = np.broadcast_to(last, (1, at.size)), at[None]
-        self.seen = np.repeat(runs.count[:, :, None], at.size, axis=2)
+        self.x = asked[None, 1:]
+        self.c = np.broadcast_to(asked[0], self.x.shape)
+        self.seen = np.repeat(runs.count[:, :, None], self.x.shape[1], axis=2)
         self.places: Places = places(runs, self.seen, self.c, self.x)
 
     def announce(self, answers: Answers) -> None:
@@ -230,6 +242,12 @@ class _Set:
         n = self.visible.shape[1]
         if n >= _LEAST_KNOWN and (self.places.valid[0][:, :n].sum(axis=1) < _LEAST_KNOWN).any():
             announce(answers, self.runs, places(self.runs, self.seen, self.c**2 / self.x, self.c))
+
+
+def _alike(own: _Table, at: FloatArray) -> list[tuple[FloatArray, IntArray]]:
+    """Runs that are as far and are asked at the same places, which share their questions: last x and positions, and rows."""
+    asked, code = np.unique(np.concatenate([own.last[:, None], at], axis=1), axis=0, return_inverse=True)
+    return [(row, np.flatnonzero(code.ravel() == k)) for k, row in enumerate(asked)]
 
 
 def _second_scores(asked: Asked, scores: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:

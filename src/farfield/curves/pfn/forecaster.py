@@ -40,6 +40,7 @@ class ContextForecaster(EnsembleForecaster):
         self.network = ContextPFN.load(double=True)
         # the folds of a backtest ask the same of the same runs
         self._answers = Answers(self.network.first.engine)
+        self._announced: Look | None = None
 
     def __repr__(self) -> str:
         known = "not fitted" if self._context is None else f"{len(self._context)} runs of context"
@@ -64,6 +65,10 @@ class ContextForecaster(EnsembleForecaster):
     def held_out(self, cut: Curves, look: Look, test: IntArray, train: IntArray) -> Predictive:
         """Forecasts (n,) of runs `test` of `cut` at the last positions looked at, with the whole of runs `train` as context."""
         known = self._known
+        if self._announced is not look:
+            # the folds that follow will ask about the same runs
+            self.network.announce(cut, look.at[:, -1:], known, self._answers)
+            self._announced = look
         index = {name: i for i, name in enumerate(known.runs)}
         others = known.take([index[cut.runs[i]] for i in train])
         return self.network.forecast(cut.take(test), look.at[test, -1:], others, self._answers)[:, 0]
