@@ -282,6 +282,11 @@ def test_a_question_is_put_once_and_all_about_a_run_in_one_pass(monkeypatch: pyt
     answers = Answers(engine)
     number = answers.numbers(x, z, count)
     assert number.tolist() == [0, 1, 0, 2]
+    # a beginning of a run is that run, which may grow; another course is another run
+    assert answers.numbers(x[:1], z[:1], np.array([9])).tolist() == [0]
+    assert answers.numbers(x[3:], z[3:], np.array([15])).tolist() == [2]
+    turned = np.where(np.arange(20) < 15, z[:1], 0.5)
+    assert answers.numbers(x[:1], turned, np.array([20])).tolist() == [3]
     answers.announce(number, cut, at, horizon)
     answers.announce(number[:1], cut[:1], at[:1] + 1, horizon[:1])
     assert not calls

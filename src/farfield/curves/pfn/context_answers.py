@@ -2,7 +2,8 @@
 
 A forecast in context asks the first network the same of the same runs again and again: for every asked run, and once more for every
 fold of a backtest. Here an answer is kept by run, cut, position and planned end. What is going to be asked can be announced: then
-all questions about a run are put in one pass over it, which costs little more than one of them, since the network is causal.
+all questions about a run, and about what was once seen of it, are put in one pass over it, which costs little more than one of
+them: the network is causal.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from farfield.curves.pfn.engine import Engine
 # answers kept; with more, all are forgotten (about 100 MB)
 _MOST = 200_000
 _ROWS = 64
+# runs are compared with those whose first points are the same
+_BEGINNING = 3
 
 # a run's number, points seen, position asked, planned last step or 0
 Question = tuple[int, int, float, float]
@@ -28,7 +31,7 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.arch = engine, engine.arch
-        self._numbers: dict[bytes, int] = {}
+        self._begun: dict[bytes, list[int]] = {}
         self._runs: list[tuple[FloatArray, FloatArray]] = []
         self._known: dict[Question, FloatArray] = {}
         self._wanted: dict[Question, None] = {}
@@ -37,14 +40,21 @@ class Answers:
         return len(self._known)
 
     def numbers(self, x: FloatArray, z: FloatArray, count: IntArray) -> IntArray:
-        """(n,) what to call runs x, z (n, m) of `count` points: the same number for the same values."""
-        out = np.empty(len(x), dtype=np.int64)
-        for i, (a, b, k) in enumerate(zip(x, z, count, strict=True)):
-            a, b = a[:k].copy(), b[:k].copy()
-            out[i] = number = self._numbers.setdefault(a.tobytes() + b.tobytes(), len(self._runs))
-            if number == len(self._runs):
-                self._runs.append((a, b))
-        return out
+        """(n,) what to call runs x, z (n, m) of `count` points: the same number for the same values, and for their beginning."""
+        return np.array([self._number(a[:k], b[:k]) for a, b, k in zip(x, z, count, strict=True)], dtype=np.int64)
+
+    def _number(self, x: FloatArray, z: FloatArray) -> int:
+        like = self._begun.setdefault(x[:_BEGINNING].tobytes() + z[:_BEGINNING].tobytes(), [])
+        for number in like:
+            a, b = self._runs[number]
+            k = min(a.size, x.size)
+            if np.array_equal(a[:k], x[:k]) and np.array_equal(b[:k], z[:k]):
+                if x.size > a.size:
+                    self._runs[number] = (x.copy(), z.copy())
+                return number
+        like.append(len(self._runs))
+        self._runs.append((x.copy(), z.copy()))
+        return like[-1]
 
     def announce(self, number: IntArray, cut: IntArray, at: FloatArray, horizon: FloatArray) -> None:
         """Say that runs `number` (n,) will be asked at `at` (n, q), seen up to `cut` (n, q), with planned ends (n,)."""
