@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from farfield import __version__
+from farfield import __version__, processors
 
 # extra -> what one can do with it; its packages are read from the metadata of the installed farfield
 ADDS = {
@@ -28,7 +28,6 @@ ADDS = {
     "web": "nothing yet; reserved for the atlas in a browser",
     "dev": "the tests, linters and builds of farfield itself",
 }
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 def _requirements() -> dict[str, list[str]]:
@@ -68,8 +67,8 @@ def _device() -> dict[str, Any]:
 
 
 def _threads() -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpus": os.cpu_count(), "usable": usable, "variables": {name: os.environ.get(name) for name in THREAD_VARIABLES}}
+    variables = {name: os.environ.get(name) for name in processors.THREAD_VARIABLES}
+    return {"cpus": os.cpu_count(), "usable": processors.usable(), "variables": variables}
 
 
 def _data() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -323,7 +324,7 @@ def schedules_of(curves: Curves, spec: str | None = None) -> list[Schedule]:
         if said is not None:
             out.append(_matched(said, x, lr, "the logged rates differ from the schedule given")[0])
             continue
-        chosen = from_config(row, planned_end=planned, x_per_step=_x_per_step(curves, i, row, planned))
+        chosen = _known(_Settings(row), planned, _x_per_step(curves, i, row, planned))
         note = "" if chosen is None else chosen.note
         if chosen is not None and chosen.kind != "unknown":
             chosen, agrees = _matched(chosen, x, lr, "the logged rates differ from the schedule of the configuration")
@@ -344,6 +345,19 @@ def schedules_of(curves: Curves, spec: str | None = None) -> list[Schedule]:
                 )
             )
     return out
+
+
+class _Settings(dict[str, Any]):
+    """Settings of a run that can be remembered."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(self))
+
+
+# a backtest asks for the same runs at every cut
+@lru_cache(maxsize=4096)
+def _known(settings: _Settings, planned_end: float | None, x_per_step: float) -> Schedule | None:
+    return from_config(settings, planned_end=planned_end, x_per_step=x_per_step)
 
 
 def _matched(schedule: Schedule, x: FloatArray, lr: FloatArray, note: str) -> tuple[Schedule, bool]:

@@ -7,7 +7,6 @@ nothing is known of that, and they are about the fitted models.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farfield import checks
+from farfield import checks, processors
 from farfield.errors import InputError
 from farfield.gap.estimates import FEW_GROUPS, FEW_ROWS, Intervals, weights_of
 from farfield.gap.models import answer, fit, name_of, selection_of
@@ -247,7 +246,7 @@ def threads(n_jobs: int | None) -> int:
     if n_jobs is None:
         return 1
     if n_jobs == -1:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return processors.usable()
     return checks.count("n_jobs", n_jobs)
 
 

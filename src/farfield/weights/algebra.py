@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farfield import checks
+from farfield import checks, processors
 from farfield.errors import InputError, unknown_name
 from farfield.formats import Rounding
 from farfield.weights.adapters import AdaptedCheckpoint, is_adapter
@@ -193,7 +193,7 @@ def execute(
     Raises InputError before writing where `out` is, holds or lies in an input, exists, or its disk has too little space.
     """
     checks.count("chunk", chunk)
-    threads = checks.count("threads", threads) if threads is not None else min(2, _processors())
+    threads = checks.count("threads", threads) if threads is not None else min(2, processors.usable())
     target = Path(out)
     _refuse_touching(target, plan.operands)
     base = plan.operands[0]
@@ -295,11 +295,6 @@ def write_plan(
         lost = dataclasses.replace(plan, low=True)
         execute(lost, low, threads=threads, key=lost.fingerprint)
     return done
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _refuse_touching(target: Path, operands: Sequence[Checkpoint]) -> None:

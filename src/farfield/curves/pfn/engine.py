@@ -12,6 +12,7 @@ alone, which subtract their mean: maps into them are made to have mean 0, so tha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from farfield.curves.pfn.architecture import Architecture, FloatArray, IntArray, asked_inputs, context_inputs, units
 from farfield.errors import FormatError
+from farfield.processors import threads
 
 Array = NDArray[np.floating]
 _GELU = float(np.sqrt(2 / np.pi))
@@ -30,6 +32,7 @@ _TILE = 16
 # tokens worked on at a time, and rows of a perceptron: these stay in the cache
 _TOKENS = 512
 _ROWS = 512
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,12 +190,23 @@ class Engine:
         out, pointed = np.empty((*at.shape, arch.outputs)), np.empty((*at.shape, arch.pointers))
         # a curve is padded to tiles of its own, whatever the length of others
         tiles = -(-cut.max(axis=1) // _TILE)
+        parts = []
         for count in np.unique(tiles):
             alike = np.flatnonzero(tiles == count)
             step = max(1, _TOKENS // (int(count) * _TILE + at.shape[1]))
-            for start in range(0, alike.size, step):
-                rows = alike[start : start + step]
-                out[rows], pointed[rows] = self._answers(seen[rows], asked[rows], y[rows], cut[rows], int(count))
+            parts += [(int(count), alike[start : start + step]) for start in range(0, alike.size, step)]
+
+        def answer(part: tuple[int, IntArray]) -> None:
+            count, rows = part
+            out[rows], pointed[rows] = self._answers(seen[rows], asked[rows], y[rows], cut[rows], count)
+
+        workers = threads(min(_MOST_THREADS, len(parts)))
+        if workers > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(answer, parts))
+        else:
+            for part in parts:
+                answer(part)
         unit = np.take_along_axis(units(y, arch), cut - 1, axis=1)[:, :, None]
         out = out.reshape(*at.shape, arch.components, -1)
         share = out[..., 5:]
