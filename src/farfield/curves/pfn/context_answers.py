@@ -16,8 +16,9 @@ from farfield.curves.pfn.engine import Engine
 # answers kept; with more, all are forgotten (about 100 MB)
 _MOST = 200_000
 _ROWS = 64
-# runs are compared with those whose first points are the same
+# a run is compared with so many of those whose first points are the same
 _BEGINNING = 3
+_MOST_COMPARED = 64
 
 # a run's number, points seen, position asked, planned last step or 0
 Question = tuple[int, int, float, float]
@@ -31,6 +32,7 @@ class Answers:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.arch = engine, engine.arch
+        self._numbers: dict[bytes, int] = {}
         self._begun: dict[bytes, list[int]] = {}
         self._runs: list[tuple[FloatArray, FloatArray]] = []
         self._known: dict[Question, FloatArray] = {}
@@ -44,8 +46,15 @@ class Answers:
         return np.array([self._number(a[:k], b[:k]) for a, b, k in zip(x, z, count, strict=True)], dtype=np.int64)
 
     def _number(self, x: FloatArray, z: FloatArray) -> int:
+        name = x.tobytes() + z.tobytes()
+        if name not in self._numbers:
+            self._numbers[name] = self._like(x, z)
+        return self._numbers[name]
+
+    def _like(self, x: FloatArray, z: FloatArray) -> int:
+        """The number of a run that this one begins, or that begins it; a new one where there is none."""
         like = self._begun.setdefault(x[:_BEGINNING].tobytes() + z[:_BEGINNING].tobytes(), [])
-        for number in like:
+        for number in like[:_MOST_COMPARED]:
             a, b = self._runs[number]
             k = min(a.size, x.size)
             if np.array_equal(a[:k], x[:k]) and np.array_equal(b[:k], z[:k]):
