@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from farfield.curves.follow.rows import Rows
+from farfield.curves.follow.tablerows import TableRows
 from farfield.curves.readers import jsonlogs, tensorboard, tfevents, wandb
 from farfield.curves.readers.record import RunLog, Series, settle
 from farfield.curves.readers.sources import LOG_SUFFIXES, Piece, is_log, joined_parts, rotated
@@ -28,6 +29,7 @@ _CHECKED = 64  # bytes before the end of what was read that must still be there
 _HEAD = 256
 # rows taken one at a time are compared with what the reader makes of them whenever they have grown by this factor
 _AUDIT = 2.0
+_RETRY = 2.0  # growth after which it is tried again whether they can be
 # polls in a row that must miss a file before it counts as gone: a rotation or a rewrite leaves a moment without it
 _MISSED = 2
 _PATIENCE = 5.0  # seconds for which a file that cannot be read may be half written
@@ -153,7 +155,9 @@ class Follower:
 
 
 class LineFollower(Follower):
-    """A CSV or lines of JSON: rows are appended one at a time (`Rows`) and checked against the reader whenever they have doubled.
+    """A CSV or lines of JSON: rows are appended one at a time and checked against the reader whenever they have doubled.
+
+    `Rows` takes those of one run, `TableRows` those of a CSV that holds several.
 
     A log that was rotated is read with its earlier parts. Where those are gone (the file was truncated, or replaced by one that
     goes on) the points read from them are kept.
@@ -161,23 +165,28 @@ class LineFollower(Follower):
 
     def __init__(self, piece: Piece, options: Mapping[str, Any], *, named: bool = False) -> None:
         super().__init__(piece, options, named=named)
-        self._rows: Rows | None = None
+        self._rows: Rows | TableRows | None = None
         self._base: RunLog  # as the reader read it last: all but the metrics that `_rows` goes on with
         self._stale = False
         self._consumed = 0
+        self._left = b""  # the beginning of a line that is not whole yet
+        self._learn_at = 0  # bytes below which it is not worth to try again whether rows can be taken one at a time
         self._head = self._tail = b""
-        self._audit_at = 0.0
+        self._audit, self._audit_at = _AUDIT, 0.0
         self._kept: dict[str, Mapping[str, Series]] = {}
 
     def runs(self) -> list[RunLog]:
         if self._stale and self._rows is not None:
             self._stale = False
-            run = dataclasses.replace(self._base, metrics=self._rows.metrics())
-            self._runs = self._logs([_after(self._kept.get(run.name, {}), run)])
+            if isinstance(self._rows, TableRows):
+                runs = self._rows.runs()
+            else:
+                runs = [dataclasses.replace(self._base, metrics=self._rows.metrics())]
+            self._runs = self._logs([_after(self._kept.get(run.name, {}), run) for run in runs])
         return self._runs
 
     def contested(self, run: RunLog, metric: str) -> bool:
-        return super().contested(run, metric) if self._rows is None else contested(self._rows.steps(metric))
+        return contested(self._rows.steps(metric)) if isinstance(self._rows, Rows) else super().contested(run, metric)
 
     def _grow(self, before: Mapping[Path, Signature], now: Mapping[Path, Signature]) -> bool:
         path = self.piece.paths[0]
@@ -190,9 +199,12 @@ class LineFollower(Follower):
         if data is None:
             self._forget(path)
             return False
-        data = data[: data.rfind(b"\n") + 1]
-        if not data:
+        whole = data.rfind(b"\n") + 1
+        if not whole:
+            self.due = data == self._left  # written to, and nothing appended: something before may be another
+            self._left = data
             return False
+        data, self._left = data[:whole], data[whole:]
         if not self._rows.take(data.split(b"\n")[:-1]):
             self._rows, self.due = None, True
             return False
@@ -230,25 +242,37 @@ class LineFollower(Follower):
         path = self.piece.paths[0]
         self._rows = None
         data = path.read_bytes()
+        self._left = b""
         if _is_lines(self.piece.kind, data):
-            data = data[: data.rfind(b"\n") + 1]
+            whole = data.rfind(b"\n") + 1
+            data, self._left = data[:whole], data[whole:]
         self._consumed, self._tail, self._head = len(data), data[-_CHECKED:], data[:_HEAD]
         lines = _is_lines(self.piece.kind, data)
         if earlier := rotated(path):
             data = joined_parts(self.piece.kind, [*(part.read_bytes() for part in earlier), data])
         runs = self.piece.read_from(data, self.options)
-        if lines and len(runs) == 1 and self.options.get("run_column") is None:
-            self._base, self._rows = runs[0], self._learnt(runs[0], data)
+        if lines and len(data) >= self._learn_at:
+            self._rows = self._learnt(runs, data)
+            self._learn_at = 0 if self._rows is not None else int(_RETRY * len(data))
         return [self._with_kept(run) for run in runs]
 
-    def _learnt(self, run: RunLog, data: bytes) -> Rows | None:
+    def _learnt(self, runs: list[RunLog], data: bytes) -> Rows | TableRows | None:
         """Rows that go on where the reader ended, if they make the same of what it read."""
+        found: Rows | TableRows | None = None
+        if len(runs) == 1 and self.options.get("run_column") is None:
+            found = self._of_one(runs[0], data)
+            self._base = runs[0]
+        if found is None and self.piece.kind == "text":
+            found = TableRows.learn(data, runs, self.piece.where, self.options.get("run_column"))
+        if found is not None:
+            self._audit_at = max(self._audit * found.n_rows, 16)
+        return found
+
+    def _of_one(self, run: RunLog, data: bytes) -> Rows | None:
         lines = data.split(b"\n")[:-1]
         rows = Rows(run, "text" if self.piece.kind == "text" else "json", lines[0])
-        if not rows.learn(lines[1:] if self.piece.kind == "text" else lines) or not rows.agrees(run):
-            return None
-        self._audit_at = max(_AUDIT * rows.n_rows, 16)
-        return rows
+        taken = rows.learn(lines[1:] if self.piece.kind == "text" else lines)
+        return rows if taken and rows.agrees(run) else None
 
     def _with_kept(self, run: RunLog) -> RunLog:
         """The run with the points that stood in its log before, if it goes on after them and does not tell them again."""

@@ -98,7 +98,7 @@ class Rows:
     def agrees(self, run: RunLog) -> bool:
         """Whether all that was taken is what the readers made of the same rows."""
         mine = self.metrics()
-        return mine.keys() == run.metrics.keys() and all(_same(mine[name], run.metrics[name]) for name in mine)
+        return mine.keys() == run.metrics.keys() and all(same_series(mine[name], run.metrics[name]) for name in mine)
 
     # -- one row ------------------------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Rows:
             return as_number(cell)
         text = cell.strip()
         if _unit(key) in ("time", "timestamp") and len(text) > 9 and text[4:5] == "-":
-            return _seconds(text)
+            return seconds(text)
         if self._kind == "json":
             return as_number(text)
         if "_" in text or (text[-1:].isalpha() and text.casefold() not in _SPELT):
@@ -215,7 +215,7 @@ def _empty(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and cell.strip() in _MISSING)
 
 
-def _seconds(text: str) -> float | None:
+def seconds(text: str) -> float | None:
     """An ISO date as seconds; without a zone it is taken for UTC, as the readers do."""
     try:
         when = datetime.datetime.fromisoformat(text)
@@ -226,7 +226,7 @@ def _seconds(text: str) -> float | None:
     return (whole * 1e6 + when.microsecond) / 1e6
 
 
-def _same(a: Series, b: Series) -> bool:
+def same_series(a: Series, b: Series) -> bool:
     times = (a.time is None) == (b.time is None) and (a.time is None or b.time is None or _equal(a.time, b.time))
     return (
         times and _equal(a.step, b.step) and _equal(a.value, b.value) and (a.n_overlap, a.renumbered) == (b.n_overlap, b.renumbered)

@@ -18,10 +18,10 @@ from farfield.curves.readers import names
 from farfield.curves.readers.record import FloatArray, RunLog, Scalar, Series, Where, as_number, settle
 from farfield.errors import FormatError, InputError, unknown_name
 
-_SURE_RUN = ("run", "run_name", "run_id", "run_uuid", "trial", "trial_name", "trial_id", "experiment", "exp", "exp_name")
-_MAYBE_RUN = ("name", "id", "config_id", "model", "job", "job_id")  # only if the values repeat
-_METRIC_COLUMNS = ("metric", "metric_name", "tag", "key", "variable", "measure")
-_VALUE_COLUMNS = ("value", "metric_value", "val", "y")
+SURE_RUN = ("run", "run_name", "run_id", "run_uuid", "trial", "trial_name", "trial_id", "experiment", "exp", "exp_name")
+MAYBE_RUN = ("name", "id", "config_id", "model", "job", "job_id")  # only if the values repeat
+METRIC_COLUMNS = ("metric", "metric_name", "tag", "key", "variable", "measure")
+VALUE_COLUMNS = ("value", "metric_value", "val", "y")
 _STEP_WORDS = ("step", "_step", "global_step", "iteration", "iter", "training_iteration", "trainer/global_step", "x")
 _EXPORT = re.compile(r"^(?P<run>.+) - (?P<metric>[^ ].*?)(?P<extreme>__MIN|__MAX)?$")
 _DECIMAL_COMMA = re.compile(r"^[-+]?\d+,\d+$")
@@ -50,12 +50,12 @@ def read_table(frame: pl.DataFrame, where: Where, *, run_column: str | None = No
     if frame.height == 0:
         raise InputError(f"{where.path}: a header and no rows; a run needs at least one logged row")
     frame = _with_times(frame)
-    export = _exported(frame)
+    export = exported(frame)
     if export:
         return _read_export(frame, export, nan_is_gap, where)
     run_column = run_column or _run_column(frame)
     rows = _split(frame, run_column, where.name)
-    long = _long_columns(frame)
+    long = long_columns(frame)
     if long:
         return _read_long(frame, rows, run_column, *long, where)
     return _read_wide(frame, rows, run_column, nan_is_gap, where)
@@ -66,24 +66,24 @@ def read_table(frame: pl.DataFrame, where: Where, *, run_column: str | None = No
 
 def _run_column(frame: pl.DataFrame) -> str | None:
     lowered = {c.casefold().strip().replace(" ", "_"): c for c in frame.columns}
-    for word in _SURE_RUN:
+    for word in SURE_RUN:
         if word in lowered and not frame[lowered[word]].dtype.is_float():
             return lowered[word]
-    for word in _MAYBE_RUN:
+    for word in MAYBE_RUN:
         if word in lowered and frame[lowered[word]].n_unique() < max(2, 0.6 * frame.height):
             return lowered[word]
     return None
 
 
-def _long_columns(frame: pl.DataFrame) -> tuple[str, str] | None:
+def long_columns(frame: pl.DataFrame) -> tuple[str, str] | None:
     """(metric, value) columns of a long table."""
     lowered = {c.casefold().strip(): c for c in frame.columns}
-    metric = next((lowered[w] for w in _METRIC_COLUMNS if w in lowered and frame[lowered[w]].dtype == pl.String), None)
-    value = next((lowered[w] for w in _VALUE_COLUMNS if w in lowered), None)
+    metric = next((lowered[w] for w in METRIC_COLUMNS if w in lowered and frame[lowered[w]].dtype == pl.String), None)
+    value = next((lowered[w] for w in VALUE_COLUMNS if w in lowered), None)
     return (metric, value) if metric and value else None
 
 
-def _position_column(columns: Sequence[str], numeric: Sequence[str]) -> str | None:
+def position_column(columns: Sequence[str], numeric: Sequence[str]) -> str | None:
     """The column that orders a run: a step, else an epoch, else tokens, else time."""
     lowered = {c.casefold().strip(): c for c in columns if c in numeric}
     for word in _STEP_WORDS:
@@ -181,7 +181,7 @@ def _read_wide(
 ) -> list[RunLog]:
     columns = [c for c in frame.columns if c != run_column]
     found = {c: n for c in columns if (n := numbers(frame[c])) is not None}
-    position = _position_column(columns, list(found))
+    position = position_column(columns, list(found))
     settings = _settings(frame, columns, list(rows.values()), found, position)
     numeric = {c: n for c, n in found.items() if (c not in settings or names.is_lr(c)) and c != position and not is_index_name(c)}
     if not numeric:
@@ -204,7 +204,7 @@ def _read_wide(
         step = step_all[part]
         time = None if stamp is None else numeric[stamp][0][part]
         metrics = {c: _series(step, numeric[c][0][part], logged[c][part], time) for c in numeric if logged[c][part].any()}
-        described = _settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
+        described = settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
         out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, notes=notes, **described))
     return out
 
@@ -252,7 +252,7 @@ def _constant(column: pl.Series, rows: list[NDArray[np.int64]]) -> bool:
     return all((codes[part] == codes[part[0]]).all() for part in rows)
 
 
-def _settings_of(frame: pl.DataFrame, settings: Sequence[str], first: int, last: int, step_name: str) -> dict[str, Any]:
+def settings_of(frame: pl.DataFrame, settings: Sequence[str], first: int, last: int, step_name: str) -> dict[str, Any]:
     """What the setting columns say about the run between two rows, as fields of its RunLog."""
     config: dict[str, Scalar] = {}
     out: dict[str, Any] = {"config": config}
@@ -285,7 +285,7 @@ def _read_long(
         raise InputError(f"{where.path}: column {value_column!r} of this long table does not hold numbers")
     others = [c for c in frame.columns if c not in (run_column, metric_column, value_column)]
     found = {c: n for c in others if (n := numbers(frame[c])) is not None}
-    position = _position_column(others, list(found))
+    position = position_column(others, list(found))
     tag = frame[metric_column].fill_null("(no name)")
     codes = tag.rank("dense").to_numpy().astype(np.int64)
     settings = _settings(frame, others, list(rows.values()), found, position)
@@ -300,12 +300,12 @@ def _read_long(
         for piece in pieces:
             step = np.arange(piece.size, dtype=np.float64) if position is None else found[position][0][piece]
             metrics[str(tag[int(piece[0])])] = settle(step, value[0][piece], None if stamp is None else found[stamp][0][piece])
-        described = _settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
+        described = settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
         out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, **described))
     return out
 
 
-def _exported(frame: pl.DataFrame) -> list[tuple[str, str, str]]:
+def exported(frame: pl.DataFrame) -> list[tuple[str, str, str]]:
     """(column, run, metric) of every curve in W&B's chart export; empty if the table is not one."""
     matches = [(c, m) for c in frame.columns[1:] if (m := _EXPORT.match(c))]
     if not matches or len(matches) != frame.width - 1 or _EXPORT.match(frame.columns[0]):

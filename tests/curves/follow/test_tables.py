@@ -1,0 +1,277 @@
+"""Tables of several runs read on as they grow: the same as a fresh read at every look, for work in proportion to what is new."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farfield.curves.follow import LogFolder
+from farfield.curves.follow.pieces import LineFollower
+from farfield.curves.follow.tablerows import TableRows
+from farfield.curves.readers import RunLog, list_runs
+from farfield.curves.readers.record import Series
+from farfield.errors import InputError
+
+WIDE = "run,step,val_loss,lr,width,planned_end,note"
+LONG = "run,step,metric,value,seed"
+
+
+def assert_same(got: list[RunLog], want: list[RunLog]) -> None:
+    assert [run.name for run in got] == [run.name for run in want]
+    for a, b in zip(got, want, strict=True):
+        for field in ("source", "config", "status", "step_name", "group", "folder", "planned", "seed", "notes"):
+            assert getattr(a, field) == getattr(b, field)
+        assert [type(v) for v in a.config.values()] == [type(v) for v in b.config.values()]
+        assert list(a.metrics) == list(b.metrics)
+        for name, series in a.metrics.items():
+            assert_same_series(series, b.metrics[name])
+
+
+def assert_same_series(a: Series, b: Series) -> None:
+    np.testing.assert_array_equal(a.step, b.step)
+    np.testing.assert_array_equal(a.value, b.value)
+    assert (a.time is None) == (b.time is None)
+    if a.time is not None and b.time is not None:
+        np.testing.assert_array_equal(a.time, b.time)
+    assert (a.n_overlap, a.renumbered) == (b.n_overlap, b.renumbered)
+
+
+def fresh(root: Path) -> list[RunLog]:
+    try:
+        return list(list_runs([root]).runs)
+    except InputError:
+        return []
+
+
+def wide(run: str, step: int) -> str:
+    width = 64 * (1 + sum(run.encode()) % 3)
+    return f"{run},{step},{1 / (step + 1) + sum(run.encode()) % 7:.6f},{0.1 / (step + 1):.3e},{width},60,"
+
+
+def long(run: str, step: int) -> str:
+    name = ("loss", "val_acc")[step % 2]
+    return f"{run},{step // 2},{name},{1 / (step + 1):.6f},{sum(run.encode()) % 5}"
+
+
+def sweep(row: Any, runs: int, first: int, end: int) -> str:
+    return "".join(row(f"run-{i}", k) + "\n" for k in range(first, end) for i in range(runs))
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Rows taken one at a time, and files read as a whole."""
+    counts = {"rows": 0, "whole": 0, "bytes": 0}
+    take, read, appended = TableRows.take, LineFollower._read, LineFollower._appended
+
+    def counted_take(self: TableRows, lines: Any) -> bool:
+        before = self.n_parsed
+        taken = take(self, lines)
+        counts["rows"] += self.n_parsed - before
+        return taken
+
+    def counted_read(self: LineFollower) -> list[RunLog]:
+        counts["whole"] += 1
+        return read(self)
+
+    def counted_appended(self: LineFollower, path: Path) -> bytes | None:
+        data = appended(self, path)
+        counts["bytes"] += len(data or b"")
+        return data
+
+    monkeypatch.setattr(TableRows, "take", counted_take)
+    monkeypatch.setattr(LineFollower, "_read", counted_read)
+    monkeypatch.setattr(LineFollower, "_appended", counted_appended)
+    return counts
+
+
+@pytest.mark.parametrize(("header", "row"), [(WIDE, wide), (LONG, long)], ids=["wide", "long"])
+def test_a_look_reads_what_is_new_and_no_more(header: str, row: Any, tmp_path: Path, parsed: dict[str, int]) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(header + "\n" + sweep(row, 30, 0, 40))
+    folder = LogFolder([tmp_path], share=1e-9)  # nothing left for reading whole files
+    folder._saved = -1e9
+    assert parsed["whole"] == 1
+    for k in range(40, 60):
+        with path.open("a") as file:
+            file.write(new := sweep(row, 30, k, k + 1))
+        parsed |= {"rows": 0, "bytes": 0}
+        assert folder.poll()
+        assert parsed == {"rows": 30, "whole": 1, "bytes": len(new)}
+        assert_same(folder.runs(), fresh(tmp_path))
+    parsed |= {"rows": 0, "bytes": 0}
+    assert not folder.poll()
+    assert parsed == {"rows": 0, "whole": 1, "bytes": 0}
+
+
+def test_runs_that_begin_later_are_read_on_too(tmp_path: Path, parsed: dict[str, int]) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(WIDE + "\n" + sweep(wide, 12, 0, 30))
+    folder = LogFolder([tmp_path], share=1e-9)
+    folder._saved = -1e9
+    with path.open("a") as file:
+        file.write(wide("late", 0) + "\n" + wide("later", 0) + "\n")
+    assert folder.poll()
+    assert parsed["whole"] == 1
+    assert_same(folder.runs(), fresh(tmp_path))
+    untouched = {run.name: run for run in folder.runs()}
+    with path.open("a") as file:
+        file.write(wide("late", 1) + "\n")
+    folder.poll()
+    after = {run.name: run for run in folder.runs()}
+    assert after["late"].metrics["val_loss"].step.tolist() == [0, 1]
+    assert all(after[name] is untouched[name] for name in after if name != "late")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "run-1,30,0.5,1e-3,64,60,done",  # text where there was none
+        "run-1,30,oops,1e-3,128,60,",
+        "run-1,30,0.5,1e-3,99,60,",  # what described the run is another
+        "run-1,30.5,0.5,1e-3,128,60,",
+        'run-1,30,"0.5",1e-3,128,60,',
+        "run-1,30,0.5,1e-3,128,60,,",
+        "run-1,30,inf,1e-3,128,60,",
+        "run-1,12,0.5,1e-3,128,60,",  # a restart
+        ",30,0.5,1e-3,128,60,",
+        "run-new,0,0.5,1e-3,320,90,",
+        "7,0,0.5,1e-3,320,60,",
+        "",
+    ],
+)
+def test_rows_that_change_what_columns_are_have_the_table_read_anew(last: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(WIDE + "\n" + sweep(wide, 3, 0, 30))
+    folder = LogFolder([tmp_path], share=10.0)
+    with path.open("a") as file:
+        file.write(last + "\n")
+    folder.poll()
+    folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path) or folder.runs())
+
+
+labels = st.sampled_from(["a", "b", "c d", "é", "10", "007", ""])
+numbers = st.one_of(
+    st.floats(-1e3, 1e3).map(lambda v: f"{v:.4g}"), st.sampled_from(["nan", "inf", "", "NA", "3", "1e-3", "-.5", "oops", "true"])
+)
+settings_ = st.sampled_from(["1", "2", "0.5", "x", "", "true"])
+dates = st.integers(0, 59).map(lambda s: f"2026-01-01 00:00:{s:02}")
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """A header and rows: mostly orderly, at times anything."""
+    layout = draw(st.sampled_from(["wide", "long"]))
+    head = draw(st.sampled_from(["run", "trial_id", "name"]))
+    config = {label: draw(settings_) for label in ("a", "b", "c d", "é", "10", "007", "")}
+    wild = draw(st.booleans())
+    rows = []
+    for k in range(draw(st.integers(4, 40))):
+        label = draw(labels)
+        described = draw(settings_) if wild and draw(st.integers(0, 9)) == 0 else config[label]
+        value = draw(numbers) if wild else f"{draw(st.floats(0, 9)):.3f}"
+        when = draw(dates)
+        tag = draw(st.sampled_from(["loss", "acc"]))
+        step = draw(st.integers(0, 30)) if wild else k
+        rows.append(",".join([label, str(step), *([tag] if layout == "long" else []), value, described, when]))
+    middle = ["metric", "value"] if layout == "long" else ["val_loss"]
+    return ",".join(
+        [head, "step", *middle, draw(st.sampled_from(["width", "config/depth", "status", "group", "done"])), "timestamp"]
+    ), rows
+
+
+@settings(max_examples=150)
+@given(table=tables(), audit=st.sampled_from([2.0, 1e3]), cuts=st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_any_table_grown_anyhow_reads_as_at_once_at_every_look(
+    tmp_path_factory: pytest.TempPathFactory, table: tuple[str, list[str]], audit: float, cuts: list[float]
+) -> None:
+    root = tmp_path_factory.mktemp("logs")
+    path, copy = root / "logs" / "sweep.csv", root / "copy" / "sweep.csv"
+    for folder_ in (path.parent, copy.parent):
+        folder_.mkdir()
+    data = "".join(line + "\n" for line in [table[0], *table[1]]).encode()
+    path.write_bytes(data[: int(min(cuts) * len(data))])
+    folder = LogFolder([path.parent], share=10.0)
+    for follower in folder._followers.values():
+        follower._audit = audit  # type: ignore[attr-defined]
+    for cut in [*sorted(cuts), 1.0]:
+        with path.open("ab") as file:
+            file.write(data[path.stat().st_size : int(cut * len(data))])
+        folder.poll()
+        folder.settle()
+        got = folder.runs()
+        whole = data[: int(cut * len(data))]
+        copy.write_bytes(whole[: whole.rfind(b"\n") + 1])
+        want = fresh(copy.parent)
+        if want:  # what a fresh read refuses leaves what was known
+            assert_same([run.renamed(run.name) for run in got], [_at(run, path) for run in want])
+
+
+def _at(run: RunLog, path: Path) -> RunLog:
+    return dataclasses.replace(run, source=str(path))
+
+
+def test_half_written_lines_rotation_truncation_and_rewriting(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text(WIDE + "\n" + sweep(wide, 4, 0, 20))
+    folder = LogFolder([tmp_path], share=10.0)
+    line = wide("run-2", 20) + "\n"
+    before = folder.runs()
+    for end in (4, 9, len(line)):
+        with path.open("a") as file:
+            file.write(line[:end][-(end - {4: 0, 9: 4}.get(end, 9)) :])
+        folder.poll()
+        if end < len(line):
+            assert folder.runs() is not None
+            assert_same(folder.runs(), before)
+    assert_same(folder.runs(), fresh(tmp_path))
+    # rotated: the new part repeats the header
+    path.rename(tmp_path / "sweep.csv.1")
+    path.write_text(WIDE + "\n" + sweep(wide, 4, 21, 30))
+    for _ in range(2):
+        folder.poll()
+        folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+    with path.open("a") as file:
+        file.write(sweep(wide, 4, 30, 31))
+    folder.poll()
+    assert_same(folder.runs(), fresh(tmp_path))
+    # written anew by run instead of by step, as a frame that is saved again and again
+    (tmp_path / "sweep.csv.1").unlink()
+    path.write_text(WIDE + "\n" + "".join(wide(f"run-{i}", k) + "\n" for i in range(4) for k in range(32)))
+    for _ in range(2):
+        folder.poll()
+        folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+    # edited in place, as long as before
+    data = path.read_bytes()
+    at = data.index(b"run-2,5,") + len(b"run-2,5,")
+    path.write_bytes(data[:at] + b"9" + data[at + 1 :])
+    folder.poll()
+    folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+    # truncated: all is told again from the start
+    path.write_text(WIDE + "\n" + sweep(wide, 4, 0, 3))
+    folder.poll()
+    folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+    assert [kind for kind, _ in folder.notices()] == ["restarted"] * 4
+
+
+def test_a_column_that_tells_runs_apart_by_repeating_is_held_to_that(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text("name,step,loss\n" + "".join(f"m{i},{k},{k + i / 7}\n" for k in range(2) for i in range(8)))
+    folder = LogFolder([tmp_path], share=10.0)
+    assert len(folder.runs()) == 8
+    with path.open("a") as file:
+        file.write("".join(f"n{i},0,{i / 3}\n" for i in range(9)))  # names no longer repeat
+    folder.poll()
+    folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+    assert len(folder.runs()) == 1
