@@ -1,7 +1,7 @@
 """Followers: one for each piece of a log folder, which keeps its runs up to date at the least cost.
 
-What only grows is read on from where reading stopped: CSV, lines of JSON, TensorBoard event files, W&B files. The rest (SQLite
-stores, JSON documents, Parquet, MLflow's file store) is read again as a whole when its size, time or inode changed. `poll` costs a
+What only grows is read on from where reading stopped: CSV, lines of JSON, TensorBoard event files, W&B files, SQLite stores. The
+rest (JSON documents, Parquet, MLflow's file store) is read again as a whole when its size, time or inode changed. `poll` costs a
 `stat` a file and what was appended; work that costs more is only noted as `due` and done by `refresh`, which the caller rations.
 A line, frame or record that is half written is left for the next poll.
 """
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from farfield.curves.follow.rows import Rows
+from farfield.curves.follow.stores import Answering, StoreRows, Unclear, open_growing
 from farfield.curves.follow.tablerows import TableRows
-from farfield.curves.readers import jsonlogs, tensorboard, tfevents, wandb
+from farfield.curves.readers import jsonlogs, sqlite, tensorboard, tfevents, wandb
 from farfield.curves.readers.record import RunLog, Series, settle
-from farfield.curves.readers.sources import LOG_SUFFIXES, Piece, is_log, joined_parts, rotated
+from farfield.curves.readers.sources import LOG_SUFFIXES, STORES, Piece, is_log, joined_parts, rotated
 from farfield.errors import FarfieldError
 
 Signature = tuple[int, int, int]
@@ -30,6 +31,8 @@ _HEAD = 256
 # rows taken one at a time are compared with what the reader makes of them whenever they have grown by this factor
 _AUDIT = 2.0
 _RETRY = 2.0  # growth after which it is tried again whether they can be
+_SMALL = 2000  # rows of a store that cost next to nothing to read again
+_AGAIN = 60.0  # seconds after a change for which a larger store is not compared as a whole
 # polls in a row that must miss a file before it counts as gone: a rotation or a rewrite leaves a moment without it
 _MISSED = 2
 _PATIENCE = 5.0  # seconds for which a file that cannot be read may be half written
@@ -389,11 +392,76 @@ class WandbFollower(Follower):
         return log.runs()
 
 
+class StoreFollower(Follower):
+    """A SQLite store, read on by rowid where its points are only added to.
+
+    It is compared with a whole reading after every change while it is small, within a minute of a change and whenever it has
+    doubled after that. If that finds rows changed or deleted, it is read as a whole until a reading finds that they were only
+    added to.
+    """
+
+    def __init__(self, piece: Piece, options: Mapping[str, Any], *, named: bool = False) -> None:
+        super().__init__(piece, options, named=named)
+        self._held: StoreRows | None = None
+        self._edited = self._stale = False
+        self._compare_at = np.inf
+        self._doubled_at = 0.0
+
+    def poll(self) -> bool:
+        news = super().poll()
+        self.due = self.due or (time.monotonic() >= self._compare_at and not self.gone)
+        return news
+
+    def runs(self) -> list[RunLog]:
+        if self._stale and self._held is not None:
+            try:
+                with open_growing(self.piece.paths[0]) as store:
+                    self._runs = self._logs(self._held.runs(store, self._runs))
+                self._stale = False
+            except (FarfieldError, OSError):  # it is being written, or gone: what was read before stands until the next look
+                self.due = not self.gone
+        return self._runs
+
+    def _grow(self, before: Mapping[Path, Signature], now: Mapping[Path, Signature]) -> bool:
+        path = self.piece.paths[0]
+        self.due = True
+        if self._held is None or self._edited or path not in now or path not in before or before[path][0] != now[path][0]:
+            return False
+        try:
+            with open_growing(path) as store:
+                self._held.more(store)
+        except FarfieldError:  # a writer is at it, or worse: reading the whole tells
+            return False
+        except Unclear:
+            self._held = None
+            return False
+        self._stale = True
+        self.due = self._held.n_rows <= _SMALL or self._held.n_rows >= self._doubled_at
+        self._compare_at = min(self._compare_at, time.monotonic() + _AGAIN)
+        return True
+
+    def _read(self) -> list[RunLog]:
+        path = self.piece.paths[0]
+        self._compare_at = np.inf
+        with sqlite.open_store(path) as store:
+            kind = store.kind()
+            if kind is None:
+                return super()._read()
+            answered = Answering(store, kind)
+            runs = STORES[kind](answered)
+        held = StoreRows.of(kind, answered)
+        self._edited = held is not None and self._held is not None and not held.only_added(self._held)
+        self._held, self._stale = held, False
+        self._doubled_at = 0.0 if held is None else _AUDIT * held.n_rows
+        return runs
+
+
 _KINDS: dict[str, type[Follower]] = {
     "text": LineFollower,
     "json": LineFollower,
     "tensorboard": EventFollower,
     "wandb": WandbFollower,
+    "sqlite": StoreFollower,
 }
 
 

@@ -50,7 +50,7 @@ _SIDECARS = ("params.json", "hparams.yaml", "args.json", "config.json")
 LOG_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson"))
 _WRITERS = "TensorBoard, W&B, MLflow, Optuna, Trackio, Trainer, Ray, Lightning, Keras, CSV, JSON lines and Parquet"
 _TABLES = {"text": delimited.read_delimited, "json": jsonlogs.read_json, "columnar": frames.read_columnar}
-_STORES = {"mlflow": mlflow.read_mlflow, "optuna": optuna.read_optuna, "trackio": trackio.read_trackio}
+STORES = {"mlflow": mlflow.read_mlflow, "optuna": optuna.read_optuna, "trackio": trackio.read_trackio}
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _from_file(path: Path, where: Where, options: Mapping[str, Any]) -> list[Run
             store_kind = store.kind()
             if store_kind is None:
                 raise FormatError(f"{path}: SQLite file of another kind; allowed: stores of MLflow, Optuna and Trackio")
-            return _STORES[store_kind](store)
+            return STORES[store_kind](store)
     return from_bytes(path.read_bytes(), where, options, _sidecar(path.parent) if kind in _TABLES else {})
 
 
