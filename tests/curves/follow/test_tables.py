@@ -12,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farfield.curves.follow import LogFolder
+from farfield.curves.follow.journal import Journal
 from farfield.curves.follow.pieces import LineFollower
 from farfield.curves.follow.tablerows import TableRows
+from farfield.curves.follow.watch import Watch
 from farfield.curves.readers import RunLog, list_runs
 from farfield.curves.readers.record import Series
+from farfield.curves.stopping import Adviser
 from farfield.errors import InputError
+from sweep_on_disk import END, values
 
 WIDE = "run,step,val_loss,lr,width,planned_end,note"
 LONG = "run,step,metric,value,seed"
@@ -275,3 +279,34 @@ def test_a_column_that_tells_runs_apart_by_repeating_is_held_to_that(tmp_path: P
     folder.settle()
     assert_same(folder.runs(), fresh(tmp_path))
     assert len(folder.runs()) == 1
+
+
+def test_a_watch_that_begins_again_on_a_table_repeats_nothing_and_reads_the_same(tmp_path: Path, parsed: dict[str, int]) -> None:
+    def row(i: int, k: int) -> str:
+        return f"run-{i:02},{k + 1},{values(i)[k]:.6f},{END}\n"
+
+    path = tmp_path / "sweep.csv"
+    ended = "".join(row(2 * i + 2, k) for k in range(END) for i in range(16))
+    path.write_text("run,step,val_loss,planned_end\n" + ended + "".join(row(i, k) for k in range(20) for i in (1, 3, 5, 7)))
+
+    def begin() -> Watch:
+        return Watch(LogFolder([path], share=1e-9), Adviser(), Journal(tmp_path / ".journal.json"))
+
+    watching = begin()
+    watching.folder._saved = -1e9
+    said = [event["run"] for event in watching.step() if event["event"] == "stop"]
+    assert said == ["run-03", "run-05", "run-07"]
+    with path.open("a") as file:
+        file.write("".join(row(i, k) for k in range(20, 22) for i in (1, 3, 5, 7)) + "run-01,23")  # half a line
+    watching._next = 0.0
+    assert [event for event in watching.step() if event["event"] == "stop"] == []
+    assert parsed["rows"] == 8
+    assert parsed["whole"] == 1
+    assert watching.advice is not None
+    assert watching.advice.curves.last_x.min() == 22
+    watching.journal.close()
+    again = begin()
+    assert_same(again.folder.runs(), watching.folder.runs())
+    assert again.step() == []
+    assert set(again.journal.advised) == {f"sweep.csv:{run.name}" for run in again.folder.runs()}
+    again.journal.close()
