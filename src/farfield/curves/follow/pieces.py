@@ -204,7 +204,7 @@ class LineFollower(Follower):
             return False
         whole = data.rfind(b"\n") + 1
         if not whole:
-            self.due = data == self._left  # written to, and nothing appended: something before may be another
+            self.due = self.due or data == self._left  # written to, and nothing appended: something before may be another
             self._left = data
             return False
         data, self._left = data[:whole], data[whole:]
