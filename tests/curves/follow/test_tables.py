@@ -268,6 +268,17 @@ def test_half_written_lines_rotation_truncation_and_rewriting(tmp_path: Path) ->
     assert [kind for kind, _ in folder.notices()] == ["restarted"] * 4
 
 
+@pytest.mark.parametrize("cell", ["0.5", "nan", "x", ""])
+def test_a_setting_of_one_run_is_typed_by_all_its_cells(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss,seed\n" + "".join(f"{k},{1 / (k + 1)},{1 + k % 2}\n" for k in range(20)))
+    folder = LogFolder([tmp_path], share=10.0)
+    with path.open("a") as file:
+        file.write(f"20,0.5,{cell}\n")
+    folder.poll()
+    assert_same(folder.runs(), fresh(tmp_path))
+
+
 def test_a_column_that_tells_runs_apart_by_repeating_is_held_to_that(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     path.write_text("name,step,loss\n" + "".join(f"m{i},{k},{k + i / 7}\n" for k in range(2) for i in range(8)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,6 +25,8 @@ from farfield.curves.readers.record import RunLog, Series, as_number, config_of,
 _MISSING = frozenset(tables.MISSING)
 _SPELT = frozenset(("nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"))
 _VARIES = object()
+INT = re.compile(r"-?\d{1,18}")
+FLOAT = re.compile(r"-?(\d+\.\d+|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?")
 _unit = lru_cache(maxsize=4096)(names.unit)
 
 
@@ -51,6 +54,7 @@ class Rows:
         self._columns: dict[str, tuple[array[float], array[float], array[float]]] = {}
         self._stamp: str | None = None
         self._others: dict[str, Any] = {}
+        self._forms: dict[str, set[str]] = {}
         self._config: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # as logged last, and flat
         self.n_rows = 0
         self._learning = True
@@ -178,6 +182,8 @@ class Rows:
 
     def _unchanged(self, key: str, cell: Any) -> bool:
         """Whether a cell that is no metric tells nothing new: the column varied before, or it holds what it always held."""
+        if not self._known_form(key, cell):
+            return False
         if isinstance(cell, list):
             cell = _VARIES
         before = self._others.get(key)
@@ -194,6 +200,18 @@ class Rows:
             self._others[key] = _VARIES
             return True
         return False
+
+    def _known_form(self, key: str, cell: Any) -> bool:
+        """Whether a setting's cell leaves the type of its column: the first cell is what counts, but all of them type it."""
+        if not tables.is_setting_name(key) or _empty(cell):
+            return True
+        form = type(cell).__name__
+        if isinstance(cell, str):
+            form = "int" if INT.fullmatch(cell) else "float" if FLOAT.fullmatch(cell) else f"text {cell}"
+        forms = self._forms.setdefault(key, set())
+        known = form in forms or self._learning
+        forms.add(form)
+        return known
 
     def _number(self, key: str, cell: Any) -> float | None:
         if not isinstance(cell, str):

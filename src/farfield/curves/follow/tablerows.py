@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from farfield.curves.follow.rows import same_series, seconds
+from farfield.curves.follow.rows import FLOAT, INT, same_series, seconds
 from farfield.curves.readers import delimited, names, tables
 from farfield.curves.readers.record import RunLog, Series, Where, settle
 
 _MISSING = frozenset(tables.MISSING)
-_INT = re.compile(r"-?\d{1,18}")
-_FLOAT = re.compile(r"-?(\d+\.\d+|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)?")
 _NUMBERS = frozenset(("int", "float", "like"))
 _NO_NAME = "(no name)"
@@ -45,9 +43,9 @@ class _Column:
         """The form of a cell; None where it is missing."""
         if cell is None:
             return None
-        if _INT.fullmatch(cell):
+        if INT.fullmatch(cell):
             return "int"
-        if _FLOAT.fullmatch(cell):
+        if FLOAT.fullmatch(cell):
             return "float"
         if self.dated and _DATE.fullmatch(cell):
             return "date " + re.sub(r"\d", "9", cell)
