@@ -290,6 +290,13 @@ def test_a_column_that_tells_runs_apart_by_repeating_is_held_to_that(tmp_path: P
     folder.settle()
     assert_same(folder.runs(), fresh(tmp_path))
     assert len(folder.runs()) == 1
+    for k in range(12):
+        with path.open("a") as file:
+            file.write(f"m1,{k + 2},{k / 3}\n")  # until they repeat again
+        folder.poll()
+        folder.settle()
+        assert_same(folder.runs(), fresh(tmp_path))
+    assert len(folder.runs()) == 17
 
 
 def test_a_watch_that_begins_again_on_a_table_repeats_nothing_and_reads_the_same(tmp_path: Path, parsed: dict[str, int]) -> None:

@@ -64,6 +64,8 @@ class Rows:
     def learn(self, lines: Sequence[bytes]) -> bool:
         """Take the rows that the run was read from (a CSV's without its header); False if they are not all plain."""
         self._learning = True
+        if any(_may_name_runs(name) for name in self._metrics):
+            return False
         rows = []
         for line in lines:
             row = self._parsed(line)
@@ -188,7 +190,7 @@ class Rows:
             cell = _VARIES
         before = self._others.get(key)
         if before is _VARIES:
-            return True
+            return not _may_name_runs(key)
         if key not in self._others:
             if not self._learning and self.n_rows:
                 return False
@@ -198,7 +200,7 @@ class Rows:
             return True
         if self._learning:
             self._others[key] = _VARIES
-            return True
+            return not _may_name_runs(key)
         return False
 
     def _known_form(self, key: str, cell: Any) -> bool:
@@ -227,6 +229,11 @@ class Rows:
             return float(text)
         except ValueError:
             return None
+
+
+def _may_name_runs(column: str) -> bool:
+    """Whether a column tells runs apart once its cells repeat often enough."""
+    return column.casefold().strip().replace(" ", "_") in tables.MAYBE_RUN
 
 
 def _empty(cell: Any) -> bool:
