@@ -440,6 +440,23 @@ def test_killed_at_any_moment_a_command_never_runs_twice(after: float, root: Pat
     assert set(done) | unsure == {"run-03", "run-05", "run-07"}
 
 
+def test_what_was_advised_is_carried_out_after_a_restart_though_fewer_are_left(root: Path, tmp_path: Path) -> None:
+    sweep(root)
+    watching = begin(root)
+    assert stopped(step(watching)) == ["run-03", "run-05", "run-07"]
+    risked = dict(watching.adviser.spent)
+    watching.journal.close()
+    noted = json.loads((root / JOURNAL).read_text())
+    for stop in noted["stops"].values():
+        stop["state"] = "said" if stop["run"] == "run-07" else "done"
+    (root / JOURNAL).write_text(json.dumps(noted))
+    again = begin(root, recorder(tmp_path))
+    step(again, always=True)
+    again.wait(30)
+    assert recorded(tmp_path) == ["run-07"]
+    assert again.adviser.spent == risked
+
+
 def test_every_error_of_a_watch_is_one_of_farfields(root: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         LogFolder([root / "nowhere"])

@@ -92,6 +92,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._counts = self._count()  # said by the watch before
         self.adviser.spent.update({s["run"]: s["risk"] for s in self.journal.stops.values() if np.isfinite(s["risk"])})
+        self.adviser.advised_at.update({a["run"]: a["x"] for a in self.journal.advised.values() if a["stop"]})
         for stop in self.journal.stops.values():
             if stop["state"] == "started":
                 stop["state"] = "unknown"

@@ -109,8 +109,9 @@ class Adviser:
     forecaster : fitted already: it is used as it is, nothing is learnt from the runs themselves, and `context`, `estimate`,
         `method` and `lr_schedule` have no effect
 
-    `spent` holds P(ends best) of each run, by name, when it was last advised to stop it; such a run is not forecast again once it
-    has stopped. For a run that was stopped by others it is what the draws say now.
+    `spent` holds P(ends best) of each run, by name, when it was last advised to stop it, `advised_at` the x it had then. Such a run
+    is not forecast again once it has stopped; until it has grown, that others were stopped meanwhile does not raise its chance. For
+    a run that was stopped by others it is what the draws say now.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Adviser:
         self._n_ended = 0 if forecaster is None else _n_ended(forecaster.context)
         self._shares: dict[float, float] = {}
         self.spent: dict[str, float] = {}
+        self.advised_at: dict[str, float] = {}
         self._settings = None if forecaster is None else SettingsScore.fit(forecaster.context)
 
     def update(self, curves: Curves, *, budget: float | None = None) -> Advice:
@@ -238,14 +240,17 @@ class Adviser:
         lost = np.where(field, p_best * drawn.new_part[:n], drawn.p_wins_yet[:n])
         spent = np.array([self.spent.get(run, np.nan) for run in curves.runs])
         # advice that stands costs no more than when it was given, unless the run has become much likelier to win
-        stands = np.isfinite(spent) & (gone | ((spent < lost) & (lost <= _LIKELIER * spent)))
+        same = np.array([self.advised_at.get(run, np.nan) for run in curves.runs]) == curves.last_x
+        stands = np.isfinite(spent) & (gone | same | ((spent < lost) & (lost <= _LIKELIER * spent)))
         lost[stands] = spent[stands]
         if budget is None:
             self._within_risk(status, lost, stopping, gone, reach)
         else:
             short = np.array([s is StopStatus.TOO_SHORT for s in status], dtype=bool)
             _fit_budget(status, p_best, field & (open_ | short), at, curves.last_x, budget, self.forecaster.context)
-        self.spent.update({curves.runs[i]: float(lost[i]) for i, s in enumerate(status) if s is StopStatus.STOP})
+        to_stop = [i for i, s in enumerate(status) if s is StopStatus.STOP]
+        self.spent.update({curves.runs[i]: float(lost[i]) for i in to_stop})
+        self.advised_at.update({curves.runs[i]: float(curves.last_x[i]) for i in to_stop})
         stopped = np.array([s.stops for s in status], dtype=bool) | gone
         ends_at = [f"{curves.x_name} {position(a)}" for a in at]
         why = tuple(
