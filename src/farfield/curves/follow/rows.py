@@ -55,6 +55,7 @@ class Rows:
         self._stamp: str | None = None
         self._others: dict[str, Any] = {}
         self._forms: dict[str, set[str]] = {}
+        self._read_as: dict[str, tuple[int, int]] = {}  # of columns that are no metrics: cells, and those that are no numbers
         self._config: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # as logged last, and flat
         self.n_rows = 0
         self._learning = True
@@ -184,7 +185,7 @@ class Rows:
 
     def _unchanged(self, key: str, cell: Any) -> bool:
         """Whether a cell that is no metric tells nothing new: the column varied before, or it holds what it always held."""
-        if not self._known_form(key, cell):
+        if not self._known_form(key, cell) or not self._keeps_kind(key, cell):
             return False
         if isinstance(cell, list):
             cell = _VARIES
@@ -214,6 +215,17 @@ class Rows:
         known = form in forms or self._learning
         forms.add(form)
         return known
+
+    def _keeps_kind(self, key: str, cell: Any) -> bool:
+        """Whether a cell leaves its column a column of numbers, or of text: more than half of the cells decide."""
+        if self._kind == "json" or _empty(cell):
+            return True
+        number = self._number(key, cell) is not None
+        cells, others = self._read_as.get(key, (0, 0))
+        if self._learning or not cells:
+            self._read_as[key] = cells + 1, others + (not number)
+            return True
+        return number is (others * 2 <= cells)
 
     def _number(self, key: str, cell: Any) -> float | None:
         if not isinstance(cell, str):
