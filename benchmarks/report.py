@@ -322,14 +322,15 @@ def laws() -> str:
         rows.append((where, "coverage of 80 % intervals: by refits alone, widened by a backtest of what is seen", bar, text, told))
     broken = row("broken_power_law")
     for name, r in broken["sets"].items():
-        where = f"{r['curves']} {'simulated curves with a break' if name == 'simulated' else 'curves of LCDB, a quarter seen'}, broken power law"
+        what = "simulated curves with a break" if name == "simulated" else "curves of LCDB, a quarter seen"
+        where = f"{r['curves']} {what}, broken power law"
         speeds = f"{r['speed']['one at a time']:.0f}x, {r['speed']['together']:.0f}x"
         rows.append(
             (where, "the authors' search / ours, one at a time and together", f">= {broken['wanted']:g}x", speeds,
              met(r["speed"]["one at a time"] >= broken["wanted"]))
         )  # fmt: skip
         ratio, medians = r["ratio"], r["median"]
-        text = f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] (medians {medians['ours']:.3f}, {medians['theirs']:.3f})"
+        text = f"{span(ratio, 2)} (medians {medians['ours']:.3f}, {medians['theirs']:.3f})"
         rows.append(("", "mean error beyond, in log y: ours / theirs", "<= 1", text, met(ratio["value"] <= 1)))
     speed = limits["fid_speed", 2048]
     text = f"{speed['ratio']:.1f}x ({speed['ours_s']:.2f} s)"
