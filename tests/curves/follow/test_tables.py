@@ -160,6 +160,16 @@ def test_rows_that_change_what_columns_are_have_the_table_read_anew(last: str, t
     assert_same(folder.runs(), fresh(tmp_path) or folder.runs())
 
 
+def test_settling_finds_files_however_long_the_last_walk_took(tmp_path: Path) -> None:
+    folder = LogFolder([tmp_path], share=10.0)
+    folder._walk_after = float("inf")
+    (tmp_path / "sweep.csv").write_text(WIDE + "\n" + sweep(wide, 3, 0, 30))
+    folder.poll()
+    assert folder.runs() == []
+    folder.settle()
+    assert_same(folder.runs(), fresh(tmp_path))
+
+
 labels = st.sampled_from(["a", "b", "c d", "é", "10", "007", ""])
 numbers = st.one_of(
     st.floats(-1e3, 1e3).map(lambda v: f"{v:.4g}"), st.sampled_from(["nan", "inf", "", "NA", "3", "1e-3", "-.5", "oops", "true"])

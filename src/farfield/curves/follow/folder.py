@@ -117,7 +117,9 @@ class LogFolder:
         return out
 
     def settle(self) -> None:
-        """Read everything that is due, whatever it takes, and say what cannot be read."""
+        """Find and read everything that is due, whatever it takes, and say what cannot be read."""
+        if self._entries_changed():
+            self._walk()
         for follower in self._followers.values():
             if follower.due:
                 follower.refresh()

@@ -241,7 +241,7 @@ class Adviser:
         spent = np.array([self.spent.get(run, np.nan) for run in curves.runs])
         # advice that stands costs no more than when it was given, unless the run has become much likelier to win
         same = np.array([self.advised_at.get(run, np.nan) for run in curves.runs]) == curves.last_x
-        stands = np.isfinite(spent) & (gone | same | ((spent < lost) & (lost <= _LIKELIER * spent)))
+        stands = np.isfinite(spent) & (gone | ((spent < lost) & (same | (lost <= _LIKELIER * spent))))
         lost[stands] = spent[stands]
         if budget is None:
             self._within_risk(status, lost, stopping, gone, reach)
