@@ -25,6 +25,7 @@ from farfield import predictive
 from farfield.curves.data import Curves, Metric
 from farfield.curves.normalised import Normalised
 from farfield.curves.normalize import Normaliser
+from farfield.curves.rescored import Rescored
 from farfield.errors import InputError
 from farfield.predictive import Bars, Gaussian, Mixture, Predictive, Samples
 
@@ -98,7 +99,8 @@ def same(a: np.ndarray, b: np.ndarray, why: str, *, exact: bool = True) -> None:
     if exact:
         np.testing.assert_array_equal(a, b, err_msg=why)
     else:
-        np.testing.assert_allclose(a, b, rtol=RTOL, atol=RTOL * float(np.abs(b).max()), err_msg=why)
+        largest = float(np.abs(b[np.isfinite(b)]).max(initial=0.0))
+        np.testing.assert_allclose(a, b, rtol=RTOL, atol=RTOL * largest, err_msg=why)
 
 
 @contextmanager
@@ -354,6 +356,12 @@ def predictives() -> dict[str, Batch]:
                 Normaliser("min", np.zeros(3) - 6.0, np.zeros(3) - 6.0, np.arange(2.0, 5.0), np.full(3, np.inf)),
             ),
             {"weights": rng.uniform(size=(3, 2, 4)), "loc": 0.4 + 0.1 * loc, "scale": 0.1 * scale},
+        ),
+        "Rescored": Batch(
+            lambda weights, loc, scale, spread: Rescored(
+                Mixture(weights, 0.4 + 0.1 * loc, 0.1 * scale), Mixture(weights, loc, scale), spread
+            ),
+            {"weights": rng.uniform(size=(3, 2, 4)), "loc": loc, "scale": scale, "spread": rng.uniform(0.5, 2.0, (3, 2))},
         ),
     }
 

@@ -94,7 +94,8 @@ class Rescored(Predictive):
         values = self._aligned(y)
         low, high = self._ends
         inside = (special.ndtr(self._second(self._scores_of(np.clip(values, 0.0, 1.0))) / self.spread) - low) / (high - low)
-        return np.asarray(np.where(values < 0, 0.0, np.where(values >= 1, 1.0, np.clip(inside, 0.0, 1.0))) + 0 * values)
+        out = np.where(values < 0, 0.0, np.where(values >= 1, 1.0, np.clip(inside, 0.0, 1.0)))
+        return np.asarray(np.where(np.isnan(values), np.nan, out))
 
     def log_prob(self, y: ArrayLike) -> FloatArray:
         values = self._aligned(y)
