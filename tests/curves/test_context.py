@@ -18,8 +18,8 @@ from farfield.curves.pfn.context_answers import Answers
 from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_engine import ContextEngine
 from farfield.curves.pfn.context_scoring import SITUATIONS, runs_of, score_on_sweeps
-from farfield.curves.pfn.model import save_network
 from farfield.curves.pfn.questions import Asked, Runs, ask
+from farfield.curves.pfn.stored import save_network
 from farfield.curves.priors import SweepPrior
 from farfield.errors import FormatError, InputError
 

@@ -15,7 +15,7 @@ from farfield.cli import cli
 from farfield.curves.data import Curves, Metric
 from farfield.curves.forecaster import make_forecaster
 from farfield.curves.pfn.context_scoring import score_on_sweeps
-from farfield.curves.pfn.model import WEIGHTS
+from farfield.curves.pfn.stored import WEIGHTS
 from farfield.curves.results import ForecastStatus
 from farfield.errors import InputError
 

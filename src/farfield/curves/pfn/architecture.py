@@ -11,23 +11,24 @@ The same NumPy code makes the inputs for training and for prediction.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from farfield import checks
-from farfield.errors import FormatError
+from farfield.curves.pfn.stored import Sizes
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(Sizes):
     """Sizes of a network and the kind of steps it knows."""
+
+    kind: ClassVar[str] = "learning-curve network"
 
     clock: str = "relative"  # "steps": x is 1, 2, 3 ... up to about 100; "relative": any unit, only ratios matter
     width: int = 128  # of a token
@@ -61,18 +62,6 @@ class Architecture:
     def outputs(self) -> int:
         """Numbers an asked token ends in: for each component a weight, a combination of pointers, two locations, two scales."""
         return self.components * (5 + self.pointers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From plain values; FormatError for fields that do not exist."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise FormatError(f"not the architecture of a learning-curve network: {error}") from error
 
 
 def context_inputs(x: FloatArray, y: FloatArray, arch: Architecture) -> FloatArray:

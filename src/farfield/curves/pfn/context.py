@@ -10,7 +10,6 @@ four or more.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -31,11 +30,12 @@ from farfield.curves.pfn.architecture import FloatArray, IntArray
 from farfield.curves.pfn.context_answers import Answers
 from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_engine import ContextEngine
-from farfield.curves.pfn.model import LCPFN, WEIGHTS, shift_of
+from farfield.curves.pfn.model import LCPFN, shift_of
 from farfield.curves.pfn.questions import Asked, Places, Runs, announce, ask, places
+from farfield.curves.pfn.stored import WEIGHTS, file_of, read_about, read_network
 from farfield.curves.priors.sweeps import MOST_SETTINGS
 from farfield.curves.rescored import Rescored, normal_scores
-from farfield.errors import FormatError, InputError, unknown_name
+from farfield.errors import FormatError, InputError
 from farfield.predictive import Mixture
 
 CONTEXT_MODELS = ("context",)
@@ -84,46 +84,28 @@ class ContextPFN:
 
         Raises InputError for an unknown name, FormatError for a file that is not a context network of farfield's.
         """
-        if isinstance(name, str) and name in CONTEXT_MODELS:
-            return cls._shipped(name, double)
-        path = Path(name)
-        if not path.is_file():
-            if path.suffix != ".safetensors":
-                raise unknown_name("context network", str(name), CONTEXT_MODELS)
-            raise InputError(f"no file {path}")
-        return cls._read(path, double)
+        path = file_of(name, CONTEXT_MODELS, ContextArchitecture.kind)
+        return cls._shipped(path, double) if path.parent == WEIGHTS else cls._read(path, double)
 
     @staticmethod
     def is_one(name: str | os.PathLike[str]) -> bool:
         """Whether `name` is a context network that ships, or a file of one."""
-        from safetensors import SafetensorError, safe_open
-
         if isinstance(name, str) and name in CONTEXT_MODELS:
             return True
-        try:
-            with safe_open(Path(name), framework="np") as file:
-                return "base" in json.loads((file.metadata() or {}).get("farfield", "{}"))
-        except (SafetensorError, ValueError, OSError):
-            return False
+        return "base" in (read_about(name) or {})
 
     @classmethod
     @cache
-    def _shipped(cls, name: str, double: bool) -> Self:
-        return cls._read(WEIGHTS / f"{name}.safetensors", double)
+    def _shipped(cls, path: Path, double: bool) -> Self:
+        return cls._read(path, double)
 
     @classmethod
     def _read(cls, path: Path, double: bool) -> Self:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="np") as file:
-                about = json.loads((file.metadata() or {})["farfield"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-            arch, base = ContextArchitecture.from_dict(about.pop("architecture")), str(about["base"])
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise FormatError(f"{path} is not a context network ({error}); allowed: a file of `farfield pfn train`") from error
-        engine = ContextEngine.of(arch, tensors, np.float64 if double else np.float32)
-        return cls(about.pop("name"), engine, LCPFN.load(base, double=double), about)
+        about, tensors = read_network(path, ContextArchitecture)
+        if "base" not in about:
+            raise FormatError(f"{path} does not name the network it stands on; allowed: a file of `farfield pfn train`")
+        engine = ContextEngine.of(about.pop("architecture"), tensors, np.float64 if double else np.float32)
+        return cls(about.pop("name"), engine, LCPFN.load(str(about["base"]), double=double), about)
 
     def __repr__(self) -> str:
         return f"ContextPFN({self.name!r}, {self.engine.arch.layers} layers of width {self.engine.arch.width}, on {self.first})"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from farfield import checks
 from farfield.curves.pfn.architecture import Architecture
 from farfield.curves.pfn.questions import GUESSES, PAIR_INPUTS, target_inputs, token_inputs
-from farfield.errors import FormatError
+from farfield.curves.pfn.stored import Sizes
 
 
 @dataclass(frozen=True)
-class ContextArchitecture:
+class ContextArchitecture(Sizes):
     """Sizes of a context network on top of a first network with `asked_inputs` inputs a question and `mixture` components."""
+
+    kind: ClassVar[str] = "context network"
 
     asked_inputs: int = 8
     mixture: int = 8
@@ -62,15 +64,3 @@ class ContextArchitecture:
     def outputs(self) -> int:
         """Numbers an asked run ends in: for each component a weight, a shift, a scale and a combination of pointed guesses."""
         return self.components * (3 + self.pointed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From plain values; FormatError for fields that do not exist."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise FormatError(f"not the architecture of a context network: {error}") from error

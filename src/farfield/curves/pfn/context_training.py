@@ -25,9 +25,9 @@ from farfield.curves.pfn.context_architecture import ContextArchitecture
 from farfield.curves.pfn.context_network import ContextNetwork
 from farfield.curves.pfn.context_scoring import runs_of, score_on_sweeps
 from farfield.curves.pfn.engine import Engine
-from farfield.curves.pfn.model import save_network
 from farfield.curves.pfn.network import log_likelihood
 from farfield.curves.pfn.questions import Asked, ask
+from farfield.curves.pfn.stored import save_network
 from farfield.curves.pfn.training import pairs
 from farfield.curves.priors import SweepPrior, Sweeps
 from farfield.curves.rescored import normal_scores

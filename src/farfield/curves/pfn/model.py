@@ -11,16 +11,15 @@ What a network was trained on, how long, and how it scores is in its `card`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from farfield import checks
 from farfield.curves.data import Curves
@@ -28,11 +27,10 @@ from farfield.curves.normalised import Normalised
 from farfield.curves.normalize import from_seen
 from farfield.curves.pfn.architecture import Architecture, FloatArray, IntArray
 from farfield.curves.pfn.engine import Engine
-from farfield.errors import FormatError, InputError, unknown_name
-from farfield.files import write_atomic
+from farfield.curves.pfn.stored import WEIGHTS, file_of, read_network
+from farfield.errors import InputError
 from farfield.predictive import Mixture
 
-WEIGHTS = Path(__file__).parent / "weights"
 MODELS = ("wide", "domhan")
 _BATCH = 64
 # the "steps" clock was trained on x = 1 ... 100
@@ -66,34 +64,19 @@ class LCPFN:
 
         Raises InputError for an unknown name, FormatError for a file that is not a network of farfield's.
         """
-        if isinstance(name, str) and name in MODELS:
-            return cls._shipped(name, double)
-        path = Path(name)
-        if not path.is_file():
-            raise unknown_name("network", str(name), MODELS) if path.suffix != ".safetensors" else InputError(f"no file {path}")
-        return cls._read(path, double)
+        path = file_of(name, MODELS)
+        return cls._shipped(path, double) if path.parent == WEIGHTS else cls._read(path, double)
 
     @classmethod
     @cache
-    def _shipped(cls, name: str, double: bool) -> Self:
-        return cls._read(WEIGHTS / f"{name}.safetensors", double)
+    def _shipped(cls, path: Path, double: bool) -> Self:
+        return cls._read(path, double)
 
     @classmethod
     def _read(cls, path: Path, double: bool) -> Self:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="np") as file:
-                about = json.loads((file.metadata() or {})["farfield"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise FormatError(
-                f"{path} is not a learning-curve network ({error}); allowed: a file of `farfield pfn train`"
-            ) from error
-        arch = Architecture.from_dict(about.pop("architecture"))
-        return cls(
-            about.pop("name"), Engine.of(arch, tensors, np.float64 if double else np.float32), about, int(about["most_points"])
-        )
+        about, tensors = read_network(path, Architecture)
+        engine = Engine.of(about.pop("architecture"), tensors, np.float64 if double else np.float32)
+        return cls(about.pop("name"), engine, about, int(about["most_points"]))
 
     def __repr__(self) -> str:
         arch = self.engine.arch
@@ -207,25 +190,6 @@ class LCPFN:
             cut = np.broadcast_to(lengths[rows, None], at[rows].shape)
             weights[rows], loc[rows], scale[rows] = self.engine(x, y, cut, at[rows], horizon[rows])
         return Mixture(weights, loc, scale)
-
-
-class Sizes(Protocol):
-    """The architecture of a network."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        ...
-
-
-def save_network(
-    path: str | os.PathLike[str], name: str, arch: Sizes, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]
-) -> None:
-    """Write a network as safetensors in half precision, with its architecture and what there is to say about it."""
-    from safetensors.numpy import save
-
-    described = {"name": name, "architecture": arch.to_dict(), **about}
-    half = {key: np.ascontiguousarray(value, dtype=np.float16) for key, value in tensors.items()}
-    write_atomic(path, save(half, metadata={"farfield": json.dumps(described, sort_keys=True, allow_nan=False)}))
 
 
 def shift_of(x: FloatArray) -> float:

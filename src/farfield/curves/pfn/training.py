@@ -17,9 +17,10 @@ from torch import nn
 
 from farfield import __version__
 from farfield.curves.pfn.architecture import Architecture, FloatArray, IntArray, asked_inputs, context_inputs, units
-from farfield.curves.pfn.model import LCPFN, save_network
+from farfield.curves.pfn.model import LCPFN
 from farfield.curves.pfn.network import Network, log_likelihood
 from farfield.curves.pfn.scoring import score_on_prior
+from farfield.curves.pfn.stored import save_network
 from farfield.curves.priors import PriorCurves
 from farfield.nn.trainer import Logged, Recipe, train
 from farfield.seeds import Seed

@@ -38,7 +38,7 @@ from farfield.errors import FarfieldError, FormatError, InputError
 _HEAD = 65536
 _SKIPPED_FOLDERS = frozenset(("__pycache__", "node_modules", "site-packages"))
 _GENERIC_STEM = re.compile(
-    r"^(metrics?|progress|results?|logs?|history|trainer_state|training(_log)?|train(_log)?|scalars|run|data|output|eval(uation)?|"
+    r"^(metrics?|progress|results?|logs?|history|trainer_state|training(_log)?|train(_log)?|scalars|run|data|output|eval|evaluation|"
     r"events\.out\.tfevents.*|run-[a-z0-9]{8})$",
     re.IGNORECASE,
 )
