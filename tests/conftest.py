@@ -23,6 +23,7 @@ import pytest
 from hypothesis import settings
 
 from farfield.errors import EXTRA_MODULES
+from farfield.weights import compiled
 
 settings.register_profile("farfield", deadline=None, database=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("farfield")
@@ -60,6 +61,8 @@ def absent_need(marker: str, name: str | None, config: pytest.Config) -> str | N
         return None if any(map(shutil.which, BROWSERS)) else "a browser"
     if marker == "gpu":
         return None if _has_gpu() else "an accelerator"
+    if marker == "compiled":
+        return None if compiled.library() else "the inner loops compiled: a C compiler, then farfield installed again"
     if marker == "claim":
         return None if "claim" in config.option.markexpr else "to be asked for: pytest -m claim"
     return None

@@ -19,6 +19,7 @@ import pytest
 from farfield import __version__, cli
 from farfield.cli import doctor, main
 from farfield.errors import InputError, MissingExtraError
+from farfield.weights import compiled
 
 ROOT = Path(__file__).parents[1]
 
@@ -217,6 +218,12 @@ def test_doctor_says_that_the_data_cannot_be_read(monkeypatch: pytest.MonkeyPatc
     assert doctor.report()["data"]["note"] == "FARFIELD_DATA cannot be read: No such file or directory"
     monkeypatch.setenv("FARFIELD_DATA", str(tmp_path))
     assert doctor.report()["data"]["note"] == "the directory at FARFIELD_DATA is empty"
+
+
+def test_doctor_says_whether_the_loops_of_weights_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    assert doctor.report()["loops"]["compiled"] is False
+    assert "C compiler" in doctor.report()["loops"]["note"]
 
 
 def test_doctor_knows_every_extra_of_the_project() -> None:

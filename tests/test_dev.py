@@ -25,8 +25,9 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name in ("dev", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in ("dev", "pyproject.toml", "constraints.txt", "hatch_build.py", "src/farfield/weights/_loops.c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     stand_in = tmp_path / "python-stand-in"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)

@@ -16,14 +16,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "farfield"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+def build(out: Path, **environment: str) -> Path:
     # without isolation the build uses the hatchling that is installed and downloads nothing
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env={**os.environ, **environment})
     (built,) = out.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_the_whole_package_its_licence_and_its_types(wheel: Path) -> None:
@@ -51,3 +54,22 @@ def test_an_installation_from_the_wheel_works(wheel: Path, tmp_path: Path) -> No
     assert run(sys.executable, str(target / "bin" / "farfield"), "--version") == f"farfield, version {farfield.__version__}\n"
     assert "core" in run(sys.executable, "-m", "farfield", "doctor")
     assert "P015" in run(sys.executable, "-m", "farfield", "papers", "show", "P015")
+
+
+@pytest.mark.compiled
+def test_the_loops_make_a_wheel_of_this_platform_and_any_python(wheel: Path) -> None:
+    assert "-py3-none-" in wheel.name
+    assert not wheel.name.endswith("-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "farfield/weights/_loops.so" in archive.namelist()
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "true"])
+def test_without_a_compiler_the_wheel_is_for_any_platform(compiler: str, tmp_path: Path) -> None:
+    """And an editable installation's loops stay where they are."""
+    before = list(PACKAGE.rglob("*.so"))
+    wheel = build(tmp_path, CC=compiler)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+    assert list(PACKAGE.rglob("*.so")) == before

@@ -1,4 +1,5 @@
-"""The short way for BF16 pairs against rationals: all exponents, ties by decimals, cancellation, zeros, extremes."""
+"""The short way for BF16 pairs against rationals, by compiled loops and by NumPy: all exponents, ties by decimals, cancellation,
+zeros, extremes."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from farfield import formats
-from farfield.weights import exact, pairs
+from farfield.weights import compiled, exact, pairs
 from farfield.weights.edits import DeltaEdit, Linear, Weighted
 from farfield.weights.kernel import combine
 
@@ -19,6 +20,13 @@ EDITS: list[DeltaEdit] = [
     Linear((0.3,), base_weight=0.9),
     Linear((0.3,), base_weight=0.7),  # sums to 1 less half of float64's last place
 ]
+
+
+@pytest.fixture(autouse=True, params=[pytest.param("compiled", marks=pytest.mark.compiled), "NumPy"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with the compiled loops and without them."""
+    if request.param == "NumPy":
+        monkeypatch.setattr(compiled, "library", lambda: None)
 
 
 def close_pairs(n: int) -> tuple[formats.Raw, formats.Raw]:
@@ -111,6 +119,7 @@ def test_every_pair_of_mantissas(alpha: float, monkeypatch: pytest.MonkeyPatch) 
     want = combine(edit, None, [formats.widen(r, "BF16") for r in (first, second)], 0, "BF16", "BF16")
     if decimal:  # on its own, what others would settle being left
         monkeypatch.setattr(pairs.PairNear, "_block", None)
+        monkeypatch.setattr(pairs.PairNear, "_compiled", None)
         monkeypatch.setattr(pairs.PairNear, "_settle", lambda self, a, b, out, left: left)
     assert way is not None
     done = way(first, second)

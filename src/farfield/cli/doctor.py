@@ -1,4 +1,4 @@
-"""`farfield doctor`: what is installed, what each missing extra would add, how many threads, which device, which data.
+"""`farfield doctor`: what is installed and compiled, what each missing extra would add, how many threads, which device, which data.
 
 Versions are read from the packages' metadata; nothing but torch, where it is installed, is imported to look at it.
 """
@@ -82,6 +82,14 @@ def _data() -> dict[str, Any]:
     return {"path": place, "found": found, "note": None if found else "the directory at FARFIELD_DATA is empty"}
 
 
+def _loops() -> dict[str, Any]:
+    from farfield.weights import compiled
+
+    there = compiled.library() is not None
+    without = "not there; NumPy does their work, at twice the time. Install a C compiler, then farfield again from its source"
+    return {"compiled": there, "note": "compiled" if there else without}
+
+
 def report() -> dict[str, Any]:
     """All that `farfield doctor` knows, as JSON-ready values; ``ok`` is False where a core package is missing."""
     needs = _requirements()
@@ -97,6 +105,7 @@ def report() -> dict[str, Any]:
         "platform": platform.platform(),
         "core": core,
         "extras": extras,
+        "loops": _loops(),
         "threads": _threads(),
         "device": _device(),
         "data": _data(),
@@ -134,6 +143,7 @@ def _show(found: dict[str, Any]) -> None:
     rows = {
         "farfield": f"{found['farfield']}, Python {found['python']}, {found['platform']}",
         "core": core or "not installed; run: pip install farfield",
+        "loops of weights": found["loops"]["note"],
         "threads": f"{threads['usable']} of {threads['cpus']} CPUs usable; {variables}",
         "device": "; ".join([device["kind"], *device["names"], device["note"]]),
         "data": data["note"] or f"{data['path']}: {', '.join(data['found'])}",

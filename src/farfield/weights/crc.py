@@ -18,6 +18,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.weights import compiled
+
 _POLYNOMIAL = 0xEDB88320  # reflected, as zlib has it
 _Matrix = tuple[int, ...]  # image of every bit
 FOLD = (16316, 792, 197)  # exponents of y beside 0
@@ -54,8 +56,11 @@ class Crc32:
             self._words[:_KEPT] = new[:_KEPT]
             self._words[0] ^= np.uint64(self._value ^ 0xFFFFFFFF)
             new = new[_KEPT:]
-        for start in range(0, new.size, _BLOCK):
-            self._fold(self._words, new[start : start + _BLOCK])
+        if compiled.library():
+            compiled.fold(self._words[self._at :], new, FOLD)
+        else:
+            for start in range(0, new.size, _BLOCK):
+                self._fold(self._words, new[start : start + _BLOCK])
         if len(data) % 8:
             self._value = zlib.crc32(data[8 * whole :], self.value)
 

@@ -10,11 +10,13 @@ Three ways, each proven for the elements that it decides; the others it names.
 - Any other weights: the float32 result is off by a few of its last places, so that its rounding is in doubt for few elements;
   those are evaluated with the errors of every operation in float64 (:class:`PairNear`).
 
-The first two work on words of two numbers, the even ones in their low halves: a shift and a mask make float32 of them.
+The loops are compiled ones (:mod:`farfield.weights.compiled`), else NumPy's: these work on words of two numbers, the even ones in
+their low halves; a shift and a mask make float32 of them.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from fractions import Fraction
 from typing import Any
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from farfield import formats
 from farfield.formats import Raw
+from farfield.weights import compiled
 from farfield.weights.exact import FloatArray, Terms, odd, two_product, two_sum, unit_of
 
 _LARGE = 0x7000  # BF16 pattern of 2^97, above which the products of weights below 2^16 could leave float32
@@ -79,10 +82,11 @@ def pair_weights(terms: Terms) -> tuple[float, float] | None:
     return floats[0], floats[1]
 
 
-class _Words:
-    """Buffers of one thread for BF16 numbers taken two by two: float32 numbers, first those at even places, then the others.
+class _Way(abc.ABC):
+    """Buffers of one thread for pairs of BF16 numbers.
 
-    Blocks of numbers that fit into a processor's cache go through all steps one after the other.
+    NumPy takes these two by two: as float32 numbers, first those at even places, then the others. Blocks of numbers that fit into a
+    processor's cache go through all steps one after the other.
     """
 
     def __init__(self, size: int) -> None:
@@ -95,29 +99,38 @@ class _Words:
     def __call__(self, first: Raw, second: Raw) -> tuple[Raw, NDArray[np.intp]] | None:
         """Raw bits, which the next call overwrites, and the elements among them that are still to be evaluated exactly; None where
         that would be too many, or a number is too large."""
-        n = first.size
-        if n % 2:
-            zero = np.zeros(1, "<u2")
-            done = self(np.concatenate([first, zero]), np.concatenate([second, zero]))
-            return None if done is None else (done[0][:n], done[1][done[1] < n])
-        out, found = self._out[:n], [_NOWHERE]
-        for start in range(0, n, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            left = self._block(first[part], second[part], out[part])
-            if left is None:
-                return None
-            if left.size:
-                found.append(left + start)
-        left = np.concatenate(found)
+        out = self._out[: first.size]
+        left = self._compiled(first, second, out) if compiled.library() else self._blocks(first, second, out)
+        if left is None:
+            return None
         return out, self._settle(first, second, out, left) if left.size else left
 
-    def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
-        """Fill `out`; the elements that are not decided, or None."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _compiled(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        """Fill `out` by compiled loops; the elements that are not decided, or None."""
 
+    @abc.abstractmethod
+    def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        """Fill `out` by NumPy, an even count of numbers; the elements that are not decided, or None."""
+
+    @abc.abstractmethod
     def _settle(self, first: Raw, second: Raw, out: Raw, left: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Evaluate what the blocks left; the elements that are still not decided."""
-        raise NotImplementedError
+        """Evaluate what the loops left; the elements that are still not decided."""
+
+    def _blocks(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        found = [_NOWHERE]
+        for start in range(0, first.size, _BLOCK):
+            a, b, to = (raw[start : start + _BLOCK] for raw in (first, second, out))
+            n = to.size
+            if n % 2:  # a zero more makes whole words
+                a, b = (np.concatenate([raw, np.zeros(1, "<u2")]) for raw in (a, b))
+                to = np.empty(n + 1, "<u2")
+            left = self._block(a, b, to)
+            if left is None:
+                return None
+            out[start : start + n] = to[:n]
+            found.append(left[left < n] + start)
+        return np.concatenate(found)
 
     def widen(self, raw: Raw, out: NDArray[np.float32]) -> None:
         words, bits, half = raw.view("<u4"), out.view(np.uint32), raw.size // 2
@@ -153,7 +166,7 @@ def _beyond(values: NDArray[Any], least: int, most: int) -> NDArray[np.intp]:
     return np.flatnonzero((values < least) | (values > most) if least else values > most)
 
 
-class PairBF16(_Words):
+class PairBF16(_Way):
     """w_0 x_0 + w_1 x_1 of BF16 numbers, to BF16, in float32 and in place, where products and sum are exact.
 
     Holds the buffers of one thread; `reach` is :func:`reach_of_pair` of the terms, above 0.
@@ -165,6 +178,10 @@ class PairBF16(_Words):
         assert weights is not None
         self.weights = tuple(np.float32(w) for w in weights)
         self.reach = reach_of_pair(terms)
+
+    def _compiled(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        bounds = self.reach * 128, 0, _HUGE // 2
+        return compiled.pair("exact", first, second, out, out.size // _MOST_LEFT, *self.weights, 1.0, 0x7FFF, 0, 1, *bounds)
 
     def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
         n = first.size
@@ -200,7 +217,7 @@ class PairBF16(_Words):
         return unsettled
 
 
-class PairNear(_Words):
+class PairNear(_Way):
     """w_0 x_0 + w_1 x_1 of BF16 numbers, to BF16, for any weights: as u x_0 + c (x_1 - x_0) in float32.
 
     Holds the buffers of one thread.
@@ -218,6 +235,10 @@ class PairNear(_Words):
     def applies(terms: Terms) -> bool:
         """Whether float32 holds the weights to 2^-24 of their size, and products of numbers below 2^97 with them."""
         return all(2.0**-20 <= abs(float(w)) < 2.0**16 for w in _split_weights(terms))
+
+    def _compiled(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        bounds = _DOUBT, _CANCEL, _TINY, _LARGE
+        return compiled.pair("near", first, second, out, out.size, self.whole, self.step, *bounds)
 
     def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
         n = first.size
@@ -307,6 +328,12 @@ class PairDecimal(PairNear):
         if first + second != 1 or Fraction(float(second)) != second or tail == 0 or p == 0 or p == q or reach < 4:
             return None
         return ((q - p, p, q), tail, reach) if abs(tail) < abs(second) / 2**40 else None
+
+    def _compiled(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
+        bounds = self.reach * 128, _SUBNORMAL // 2, _HUGE // 2
+        signs = self._same, self._more, 0
+        left = compiled.pair("exact", first, second, out, out.size // _MOST_LEFT, *self._parts, self._over, *signs, *bounds)
+        return super()._compiled(first, second, out) if left is None else left
 
     def _block(self, first: Raw, second: Raw, out: Raw) -> NDArray[np.intp] | None:
         n = first.size
