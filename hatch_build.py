@@ -1,6 +1,6 @@
 """Packaging hook: the inner loops are compiled where there is a C compiler, and the catalogue's index is written into a wheel.
 
-The loops (``farfield/weights/_loops.c``) use nothing of Python's: the wheel is for this platform and any Python, and without a
+The loops (``farfield/loops/*.c``) use nothing of Python's: the wheel is for this platform and any Python, and without a
 compiler for any platform, with NumPy in their place. ``CC`` names another compiler.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,18 @@ class Build(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
         self.folder = Path(tempfile.mkdtemp(prefix="farfield-build-"))
-        source = root / "src" / "farfield" / "weights" / "_loops.c"
-        library = (source.parent if version == "editable" else self.folder) / "_loops.so"
-        compiled = self.compile(source, library)
+        loops = root / "src" / "farfield" / "loops"
+        library = (loops if version == "editable" else self.folder) / "_loops.so"
+        compiled = self.compile(sorted(loops.glob("*.c")), library)
         if version == "editable":
             return
         if compiled:
-            build_data["force_include"][str(library)] = "farfield/weights/_loops.so"
+            build_data["force_include"][str(library)] = "farfield/loops/_loops.so"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{next(sys_tags()).platform}"
         self.index(root, build_data)
 
-    def compile(self, source: Path, library: Path) -> bool:
+    def compile(self, sources: Sequence[Path], library: Path) -> bool:
         """Whether the loops could be compiled; the library then stands there, and else none does."""
         library.unlink(missing_ok=True)
         if sys.platform == "win32":
@@ -48,7 +49,9 @@ class Build(BuildHookInterface):  # type: ignore[type-arg]
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         new = self.folder / "new.so"
         try:
-            done = subprocess.run([*compiler, *FLAGS, str(source), "-o", str(new)], capture_output=True, text=True, timeout=300)
+            done = subprocess.run(
+                [*compiler, *FLAGS, *map(str, sources), "-o", str(new)], capture_output=True, text=True, timeout=300
+            )
             reason = done.stderr.strip() or f"{compiler[0]} ended with {done.returncode}"
         except (OSError, subprocess.SubprocessError) as error:
             reason = str(error)

@@ -34,6 +34,7 @@ import numpy as np
 
 from farfield import __version__, formats
 from farfield.files import write_atomic
+from farfield.weights import compiled
 from farfield.weights.edits import Linear
 from farfield.weights.exact import round_combination
 from farfield.weights.io import Checkpoint, CheckpointWriter
@@ -240,7 +241,9 @@ def measure(layers: int, rounds: int, program: Path | None, scratch: Path) -> di
         "ours_long_cpu_s": median("ours_long", "cpu_s"),
         "ours_peak_mib": max(r["peak_kib"] for r in seen["ours"]) / 1024,
         "growth_mib": max(r["peak_kib"] - r["before_kib"] for r in seen["ours"] + seen["ours_long"]) / 1024,
+        "wall_ratio_of_fastest": min(r["wall_s"] for r in seen["ours"]) / min(r["wall_s"] for r in seen["copy"]),
         "wall_ratio": statistics.median(o["wall_s"] / c["wall_s"] for o, c in zip(seen["ours"], seen["copy"], strict=True)),
+        "compiled": compiled.library() is not None,
         "wanted": WANTED,
         "versions": {"python": platform.python_version(), "farfield": __version__, "numpy": version("numpy")},
     }

@@ -22,8 +22,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 from hypothesis import settings
 
+from farfield import loops
 from farfield.errors import EXTRA_MODULES
-from farfield.weights import compiled
 
 settings.register_profile("farfield", deadline=None, database=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("farfield")
@@ -62,7 +62,7 @@ def absent_need(marker: str, name: str | None, config: pytest.Config) -> str | N
     if marker == "gpu":
         return None if _has_gpu() else "an accelerator"
     if marker == "compiled":
-        return None if compiled.library() else "the inner loops compiled: a C compiler, then farfield installed again"
+        return None if loops.library({}) else "the inner loops compiled: a C compiler, then farfield installed again"
     if marker == "claim":
         return None if "claim" in config.option.markexpr else "to be asked for: pytest -m claim"
     return None

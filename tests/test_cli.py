@@ -16,10 +16,9 @@ from typing import Any
 import click
 import pytest
 
-from farfield import __version__, cli
+from farfield import __version__, cli, loops
 from farfield.cli import doctor, main
 from farfield.errors import InputError, MissingExtraError
-from farfield.weights import compiled
 
 ROOT = Path(__file__).parents[1]
 
@@ -220,8 +219,8 @@ def test_doctor_says_that_the_data_cannot_be_read(monkeypatch: pytest.MonkeyPatc
     assert doctor.report()["data"]["note"] == "the directory at FARFIELD_DATA is empty"
 
 
-def test_doctor_says_whether_the_loops_of_weights_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "library", lambda: None)
+def test_doctor_says_whether_the_inner_loops_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "library", lambda signatures: None)
     assert doctor.report()["loops"]["compiled"] is False
     assert "C compiler" in doctor.report()["loops"]["note"]
 

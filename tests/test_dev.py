@@ -25,7 +25,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name in ("dev", "pyproject.toml", "constraints.txt", "hatch_build.py", "src/farfield/weights/_loops.c"):
+    for name in ("dev", "pyproject.toml", "constraints.txt", "hatch_build.py", "src/farfield/loops/weights.c"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     stand_in = tmp_path / "python-stand-in"

@@ -61,7 +61,7 @@ def test_the_loops_make_a_wheel_of_this_platform_and_any_python(wheel: Path) -> 
     assert "-py3-none-" in wheel.name
     assert not wheel.name.endswith("-any.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert "farfield/weights/_loops.so" in archive.namelist()
+        assert "farfield/loops/_loops.so" in archive.namelist()
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "true"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,20 +76,6 @@ def test_folded_words_keep_the_crc(size: int) -> None:
     words[0] ^= np.uint64(0xFFFFFFFF)
     compiled.fold(words, new, FOLD)
     assert zlib.crc32(words[: FOLD[0]].data, 0xFFFFFFFF) == zlib.crc32(np.concatenate([before, new]).data)
-
-
-def test_without_a_library_that_loads_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    broken = tmp_path / "_loops.so"
-    for content in (None, b"", b"not a library"):
-        if content is not None:
-            broken.write_bytes(content)
-        monkeypatch.setattr(compiled, "FILE", broken)
-        assert compiled.library.__wrapped__() is None
-
-
-def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: object())
-    assert compiled.library.__wrapped__() is None
 
 
 def test_crc_of_a_stream_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from farfield import __version__, processors
+from farfield import __version__, loops, processors
 
 # extra -> what one can do with it; its packages are read from the metadata of the installed farfield
 ADDS = {
@@ -83,10 +83,8 @@ def _data() -> dict[str, Any]:
 
 
 def _loops() -> dict[str, Any]:
-    from farfield.weights import compiled
-
-    there = compiled.library() is not None
-    without = "not there; NumPy does their work, at twice the time. Install a C compiler, then farfield again from its source"
+    there = loops.library({}) is not None
+    without = "not there; NumPy does their work, more slowly. Install a C compiler, then farfield again from its source"
     return {"compiled": there, "note": "compiled" if there else without}
 
 
@@ -143,7 +141,7 @@ def _show(found: dict[str, Any]) -> None:
     rows = {
         "farfield": f"{found['farfield']}, Python {found['python']}, {found['platform']}",
         "core": core or "not installed; run: pip install farfield",
-        "loops of weights": found["loops"]["note"],
+        "inner loops": found["loops"]["note"],
         "threads": f"{threads['usable']} of {threads['cpus']} CPUs usable; {variables}",
         "device": "; ".join([device["kind"], *device["names"], device["note"]]),
         "data": data["note"] or f"{data['path']}: {', '.join(data['found'])}",

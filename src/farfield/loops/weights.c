@@ -1,4 +1,4 @@
-/* The inner loops of pairs.py and crc.py, in their arithmetic and equal to it to the bit.
+/* The inner loops of weights/pairs.py and weights/crc.py, in their arithmetic and equal to it to the bit.
  *
  * A block of numbers stays in the processor's first cache through all steps. Products and sums must not be contracted, which would
  * round another way: -ffp-contract=off.
