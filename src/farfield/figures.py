@@ -67,8 +67,21 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     buffer = io.BytesIO()
     stamp: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     with style():
+        _write_out_powers(figure)
         figure.savefig(buffer, format=kind, metadata=stamp)
     write_atomic(target, buffer.getvalue())
+
+
+def _write_out_powers(figure: Figure) -> None:
+    """Label logarithmic axes 0.01 and 1e-7: matplotlib's own labels are mathematics, which the style leaves as it is written."""
+    from matplotlib.ticker import LogFormatter
+
+    from farfield.curves.wording import tick
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            axis.set_major_formatter(lambda value, _: tick(value))
+            axis.set_minor_formatter(lambda value, _: "")
 
 
 def check_format(path: str | Path) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 2**18  # elements at a time
 _CHUNK_BYTES = 2**20
+_MOST_TICKS = 24  # names below a plot
 _LAYER = re.compile(r"^(.*?\b(?:layers|layer|blocks|block|h|stages)\.\d+)\.")
 
 
@@ -229,7 +230,9 @@ class Diff:
         ax.plot([t.changed for t in layers], marker="s", markersize=3, label="share of elements changed")
         if any(t.relative > 0 or t.changed > 0 for t in layers):
             ax.set_yscale("log")
-        ax.set_xlabel("layer, in the order of the file")
+        shown = range(0, len(layers), -(-len(layers) // _MOST_TICKS) or 1)
+        ax.set_xticks(shown, [layers[i].name.removeprefix("model.") for i in shown], rotation=35, ha="right")
+        ax.set_ylabel("share")
         ax.legend()
         return ax
 
