@@ -76,7 +76,7 @@ def _write_out_powers(figure: Figure) -> None:
     """Label logarithmic axes 0.01 and 1e-7: matplotlib's own labels are mathematics, which the style leaves as it is written."""
     from matplotlib.ticker import LogFormatter
 
-    from farfield.curves.wording import tick
+    from farfield.wording import tick
 
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         if isinstance(axis.get_major_formatter(), LogFormatter):

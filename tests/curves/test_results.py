@@ -14,9 +14,9 @@ from scipy.stats import norm
 from curves.synthetic import CYCLE, PLANNED_END, make_backtest, make_forecast, make_hidden
 from farfield.curves.data import Metric
 from farfield.curves.results import QUANTILES, Backtest, Calibration, Forecast, ForecastStatus, seen_estimate
-from farfield.curves.wording import count, name_of, number, percent, plain, position, tick
 from farfield.errors import InputError
 from farfield.predictive import Gaussian
+from farfield.wording import count, name_of, number, percent, plain, position, tick
 
 
 def strict(text: str) -> Any:

@@ -147,7 +147,7 @@ def command(
         emit(found.to_frame() if fmt != "json" else [], fmt, out, document=found.to_dict() if fmt == "json" else None)
     if found.refused_index.size == len(curves):
         from farfield.curves.results import ForecastStatus
-        from farfield.curves.wording import count
+        from farfield.wording import count
 
         reasons = "; ".join(sorted({status.short for status in found.status}))
         remedy = "; say how far with --to X or --by 2x" if ForecastStatus.NO_END in found.status else ""

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
-from farfield.curves.wording import count, name_of, number, percent, position, reach_band
+from farfield.wording import count, name_of, number, percent, position, reach_band
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -149,7 +149,7 @@ class _Show:
         self._json, self._quiet, self._table = as_json, quiet, table
 
     def __call__(self, events: list[Event]) -> None:
-        from farfield.curves.wording import plain
+        from farfield.wording import plain
 
         for event in events:
             if self._json:
@@ -168,7 +168,7 @@ class _Show:
             click.echo(f"watching {', '.join(map(str, paths))} (state in {watch.journal.path}{before}); Ctrl-C ends it")
 
     def _line(self, event: Event) -> str | None:
-        from farfield.curves.wording import name_of, position
+        from farfield.wording import name_of, position
 
         kind = event["event"]
         run = name_of(str(event.get("run", "")))

@@ -18,11 +18,11 @@ from farfield.curves.data import Curves, FloatArray, IntArray
 from farfield.curves.ensemble import ANNEALING, NAIVE
 from farfield.curves.forecaster import EnsembleForecaster, calibrate, make_forecaster, round_reach
 from farfield.curves.results import Backtest
-from farfield.curves.wording import count
 from farfield.errors import InputError
 from farfield.intervals import cluster_bootstrap_ratio, interval_score
 from farfield.predictive import Mixture, Predictive
 from farfield.seeds import Seed, child, root
+from farfield.wording import count
 
 REACHES = (1.25, 2.0, 4.0)
 OURS = "farfield"

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from farfield.curves.wording import count
 from farfield.errors import InputError
+from farfield.wording import count
 
 Goal = Literal["min", "max"]
 FloatArray = NDArray[np.float64]

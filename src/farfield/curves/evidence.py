@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 
 from farfield.curves.data import Metric
-from farfield.curves.wording import count, plain
 from farfield.errors import InputError
+from farfield.wording import count, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ import numpy as np
 
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
-from farfield.curves.wording import count, name_of, number, reach_band, tick
 from farfield.figures import INK, MUTED, RULE, style
+from farfield.wording import count, name_of, number, reach_band, tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from farfield.curves.data import FloatArray
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
 from farfield.curves.svg import Series, reach_chart, run_panel, strip, text
-from farfield.curves.wording import count, name_of, number, percent, position, reach_band
+from farfield.wording import count, name_of, number, percent, position, reach_band
 
 MOST_PANELS = 500
 MOST_ROWS = 5000

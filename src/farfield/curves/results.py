@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.evidence import Backtest, Calibration, metric_dict
-from farfield.curves.wording import count, number, percent, plain
 from farfield.errors import InputError
+from farfield.wording import count, number, percent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

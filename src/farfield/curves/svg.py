@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from farfield.curves.data import FloatArray
 from farfield.curves.panels import Panel
-from farfield.curves.wording import tick
+from farfield.wording import tick
 
 WIDTH, HEIGHT = 250.0, 150.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 244.0, 8.0, 130.0

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farfield.curves.wording import plain
 from farfield.errors import FormatError, InputError
 from farfield.files import write_atomic
+from farfield.wording import plain
 
 if sys.platform != "win32":
     import fcntl

@@ -29,8 +29,8 @@ from farfield.curves.follow.journal import Journal
 from farfield.curves.readers import assemble, names
 from farfield.curves.readers.record import ReadWarning, RunLog
 from farfield.curves.stopping import Advice, Adviser
-from farfield.curves.wording import name_of, position
 from farfield.errors import InputError
+from farfield.wording import name_of, position
 
 Event = dict[str, Any]
 GROWTH, CLOSE_GROWTH = 0.05, 0.02

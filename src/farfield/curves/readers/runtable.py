@@ -10,7 +10,7 @@ import polars as pl
 
 from farfield.curves.readers import assemble, names
 from farfield.curves.readers.record import RunLog
-from farfield.curves.wording import count
+from farfield.wording import count
 
 _SCHEMA: dict[str, Any] = {
     "run": pl.String,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from farfield.curves.data import Curves, FloatArray, IntArray
 from farfield.curves.evidence import metric_dict
 from farfield.curves.stopping.joint import Ends
-from farfield.curves.wording import count, number, percent, plain, position
 from farfield.errors import InputError
 from farfield.predictive import Mixture
+from farfield.wording import count, number, percent, plain, position
 
 
 class StopStatus(Enum):

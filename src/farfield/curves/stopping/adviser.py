@@ -36,10 +36,10 @@ from farfield.curves.stopping.advice import Advice, StopStatus, plural, reason
 from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, inverse, shared_part
 from farfield.curves.stopping.standing import SettingsScore, ranks, standing
 from farfield.curves.stopping.sweep import best_values
-from farfield.curves.wording import position
 from farfield.errors import InputError
 from farfield.predictive import Mixture
 from farfield.seeds import Seed, generator
+from farfield.wording import position
 
 RULES = ("probability", "regret", "winner")
 CAVEATS = ("uncalibrated", "decay", "schedule")

@@ -17,8 +17,8 @@ from farfield import checks
 from farfield.curves.data import Curves, FloatArray
 from farfield.curves.forecaster import LEAST_POINTS
 from farfield.curves.stopping.advice import Advice, plural
-from farfield.curves.wording import number, plain, position
 from farfield.errors import InputError
+from farfield.wording import number, plain, position
 
 
 def as_of(curves: Curves, step: float) -> Curves:
