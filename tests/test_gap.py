@@ -533,6 +533,17 @@ def test_targets_that_are_no_numbers_are_refused() -> None:
         extrapolation_gap(Line(), X, np.where(y > 2, np.nan, y), split=RangeSplit(0))
     with pytest.raises(InputError, match=r"y has shape \(3,\)"):
         extrapolation_gap(Line(), X, y[:3], split=RangeSplit(0))
+    with pytest.raises(InputError, match=r"y holds words, such as '[ab]', and MAE needs numbers; use accuracy"):
+        extrapolation_gap(Line(), X, np.where(y > 2, "a", "b"), split=RangeSplit(0), scoring="mae")
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "balanced_accuracy"])
+def test_a_regressors_answers_are_not_compared_with_classes(scoring: str) -> None:
+    X, y = data()
+    with pytest.raises(InputError, match=r"accuracy compares answers with classes, and the model predicts numbers .* such as -?\d"):
+        extrapolation_gap(Line(), X, np.round(y), split=RangeSplit(0), scoring=scoring)
+    halves = np.round(2 * X[:, 1]) / 2  # classes may be fractions, and a model may miss them
+    assert extrapolation_gap(Fixed(0.5), X, halves, split=RangeSplit(0), scoring="accuracy").inside.value > 0
 
 
 def test_the_guide_runs() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from farfield.errors import InputError, installed, unknown_name
 
 FloatArray = NDArray[np.float64]
+_FEW_CLASSES = 10  # so many classes that are fractions may a region lack; a regressor predicts more different ones
 
 
 class Seen(NamedTuple):
@@ -168,7 +169,18 @@ def _explained(y: NDArray[Any], p: NDArray[Any], seen: Seen) -> FloatArray:
     return np.asarray(1.0 - (y - p) ** 2 / seen.variance)
 
 
+def _as_classes(y: NDArray[Any], p: NDArray[Any]) -> None:
+    """Refuse a regressor's answers: compared with classes they are always wrong, which would look like a score of zero."""
+    other = p[~np.isin(p, y) & (p != np.round(p))] if p.dtype.kind == "f" else p[:0]
+    if np.unique(other).size > _FEW_CLASSES:
+        raise InputError(
+            f"accuracy compares answers with classes, and the model predicts numbers that are none of them, such as {other[0]:.6g};"
+            " use mae, rmse or r2, or a classifier"
+        )
+
+
 def _hit(y: NDArray[Any], p: NDArray[Any], seen: Seen) -> FloatArray:
+    _as_classes(y, p)
     return np.asarray(y == p, dtype=np.float64)
 
 
@@ -206,6 +218,7 @@ def _auc(y: NDArray[Any], p: NDArray[Any], counts: FloatArray) -> FloatArray:
 
 
 def _balanced(y: NDArray[Any], p: NDArray[Any], counts: FloatArray) -> FloatArray:
+    _as_classes(y, p)
     hit, recalls = y == p, []
     for c in np.unique(y):
         of = y == c
