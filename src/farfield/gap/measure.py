@@ -258,7 +258,8 @@ def _target(y: ArrayLike, n: int, score: Score) -> NDArray[Any]:
     if score.numeric:
         words = [v for v in target.ravel() if isinstance(v, str)] if target.dtype.kind in "OU" else []
         if words:
-            raise InputError(f"y holds words, such as {str(words[0])!r}, and {score.label} needs numbers; use accuracy, log_loss or auc")
+            one = str(words[0])
+            raise InputError(f"y holds words, such as {one!r}, and {score.label} needs numbers; use accuracy, log_loss or auc")
         target = checks.finite("y", target)
     if target.ndim == 2 and target.shape[1] == 1:
         target = target[:, 0]
