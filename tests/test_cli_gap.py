@@ -137,7 +137,7 @@ def test_a_model_of_ones_own_and_one_that_fails_beside_it(table: str, capsys: py
         (["--target", "big", "--beyond", "a>q80", "--score", "mae"], "y is"),
         (["--target", "y", "--beyond", "a>q80", "--group", "nobody"], "unknown column 'nobody'"),
         (["--target", "y", "--beyond", "a>q80", "--plot", "x.gif"], "must end in one of .png, .svg, .pdf"),
-        (["--target", "y", "--beyond", "a>q80", "--report", "x.pdf"], "allowed endings"),
+        (["--target", "y", "--beyond", "a>q80", "--report", "x.pdf"], "must end in .html"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_a_message_and_code_2(

@@ -6,7 +6,7 @@ Matplotlib is imported when it is first needed. The same figure gives the same b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#222222", "#6b6b6b", "#d0d0d0"
@@ -70,6 +71,15 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         _write_out_powers(figure)
         figure.savefig(buffer, format=kind, metadata=stamp)
     write_atomic(target, buffer.getvalue())
+
+
+def save_plot(plot: Callable[[Axes], object], path: str | Path, size: tuple[float, float]) -> None:
+    """Write the figure that `plot` draws on one pair of axes, `size` (width, height) in inches, as :func:`save_figure` does."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    plot(figure.subplots())
+    save_figure(figure, path)
 
 
 def _write_out_powers(figure: Figure) -> None:

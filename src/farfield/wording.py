@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """`value` with NaN and infinities as None and NumPy scalars as Python's, through lists and dictionaries."""
-    if isinstance(value, dict):
+    """`value` with NaN and infinities as None and NumPy's scalars and arrays as Python's, through lists and mappings."""
+    if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
+    if hasattr(value, "tolist"):  # of NumPy, which whoever lists the catalogue need not load
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -162,7 +162,7 @@ def test_interrupted_it_keeps_finished_seeds_kills_the_rest_and_goes_on_from_the
         from farfield.claims import sources
         find = sources.find
         sources.find = lambda: find(Path({str(claims.papers)!r}), Path({str(claims.programs)!r}))
-        sys.exit(cli.main(["claims", "run", "P905", "--budget", "tiny", "--jobs", "1", "--out", "results"]))
+        sys.exit(cli.main(["claims", "run", "P905", "--budget", "tiny", "--jobs", "1", "--output", "results"]))
         """
     )
     for how in (signal.SIGINT, signal.SIGTERM):
@@ -282,11 +282,11 @@ def test_run_writes_results_and_figure_and_status_shows_them(claims, capsys):
     claims.add("P917", "def run(budget, seed):\n    raise ValueError('[bold]no[/bold]')")
     assert main("run", "p916", "--budget", "tiny") == 0
     assert Path(".claims/tiny/P916.json").is_file()
-    assert main("run", "--all", "--out", "results") == 1
+    assert main("run", "--all", "--output", "results") == 1
     out = capsys.readouterr().out
     assert "ValueError: [bold]no[/bold]" in out
     first = Path("results/P916.svg").read_bytes()
-    assert main("run", "--family", "curves", "--out", "results") == 1
+    assert main("run", "--family", "curves", "--output", "results") == 1
     assert Path("results/P916.svg").read_bytes() == first
     assert main("status") == 0
     out = capsys.readouterr().out

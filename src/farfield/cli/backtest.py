@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.output import emit, format_of, hand_over, notes, output_options, plot_option
 from farfield.cli.reading import ESTIMATE, LR_SCHEDULE, SEED, read, reading_options
-from farfield.figures import check_format, save_figure
+from farfield.figures import save_figure
 
 
 @click.command("backtest")
@@ -16,7 +16,7 @@ from farfield.figures import check_format, save_figure
 @ESTIMATE
 @click.option("--method", default="auto", show_default=True, help="One curve form by name, or auto: all, weighted by success.")
 @LR_SCHEDULE
-@click.option("--plot", metavar="FILE", help="A figure of coverage, error and width by reach (.png, .svg or .pdf).")
+@plot_option("A figure of coverage, error and width by reach")
 @SEED
 @output_options
 def command(
@@ -36,8 +36,6 @@ def command(
     Nothing of the scored run's group, and nothing beyond its cut, is used for its forecast. Exit code 0: scored. 2: bad input.
     """
     fmt = format_of(as_json, as_csv, out)
-    if plot is not None:
-        check_format(plot)
     with notes(quiet):
         from farfield.curves.backtesting import backtest
 
@@ -48,7 +46,7 @@ def command(
 
         save_figure(backtest_figure(found), plot)
     if fmt == "table":
-        from farfield.cli.forecast_table import hand_over, show_backtest
+        from farfield.cli.forecast_table import show_backtest
 
         hand_over(lambda console: show_backtest(found, console), out)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from farfield.cli import Group
+from farfield.cli.output import JSON, hand_over, json_text, write
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,10 +43,13 @@ def command() -> None:
 )
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds a seed may take [default: 120 tiny, 900 full].")
 @click.option("--memory", type=click.FloatRange(0, min_open=True), default=4.0, show_default=True, help="GiB a seed may use.")
-@click.option("--out", type=_FOLDER, help="Where to write P015.json and .svg [default: results; .claims/tiny for the tiny budget].")
+@click.option(
+    "-o", "--output", "out", type=_FOLDER, metavar="FOLDER",
+    help="Where to write P015.json and .svg [default: results; .claims/tiny for the tiny budget].",
+)  # fmt: skip
 @click.option("--cache", type=_FOLDER, default=Path(".claims"), show_default=True, help="Where finished seeds are kept.")
 @click.option("--fresh", is_flag=True, help="Run seeds again that are kept.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(
     papers: tuple[str, ...],
@@ -103,7 +106,7 @@ def run(
     shown.end()
     built.sort(key=lambda r: str(r["id"]))
     if as_json:
-        click.echo(json.dumps(built, indent=1, ensure_ascii=False))
+        write(json_text(built), None)
     else:
         _print_table(
             ("paper", "verdict", "seeds", "seconds", "why"),
@@ -113,7 +116,7 @@ def run(
             f"written to {folder}/" if any((folder / f"{r['id']}.json").is_file() for r in built) else "nothing written", err=True
         )
     if any(r["verdict"] == "not run" for r in built):
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 @command.command("status")
@@ -122,7 +125,7 @@ def run(
 )
 @click.option("--check", is_flag=True, help="Exit code 1 where a verdict is worse than the committed one.")
 @click.option("--against", default="HEAD", show_default=True, help="With --check: a git revision, or a folder of results.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def status(folder: Path, check: bool, against: str, as_json: bool) -> None:
     """Print the verdicts in the results folder.
 
@@ -136,7 +139,7 @@ def status(folder: Path, check: bool, against: str, as_json: bool) -> None:
         )
     rows = results.read_folder(folder)
     if as_json:
-        click.echo(json.dumps([_plain(r) for r in rows.values()], indent=1, ensure_ascii=False))
+        write(json_text([_plain(r) for r in rows.values()]), None)
     elif rows:
         _print_table(
             ("paper", "verdict", "date", "version", "budget", "why"),
@@ -150,7 +153,7 @@ def status(folder: Path, check: bool, against: str, as_json: bool) -> None:
         for line in lost:
             click.echo(line, err=True)
         if lost:
-            sys.exit(1)
+            click.get_current_context().exit(1)
 
 
 @command.command("table")
@@ -167,7 +170,7 @@ def table(root: Path, check: bool) -> None:
     for path in stale:
         click.echo(f"{path}: {'stale; farfield claims table writes it' if check else 'written'}", err=True)
     if check and stale:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -196,14 +199,10 @@ class _Progress:
 
 
 def _print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(*header, box=None, pad_edge=False)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))  # Text: what a claim says is never read as markup
-    if sys.stdout.isatty():
-        Console().print(shown)
-    else:
-        Console(width=200, color_system=None).print(shown)
+    hand_over(lambda console: console.print(shown))

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from farfield import __version__, loops, processors
+from farfield.cli.output import JSON, hand_over, json_text, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # extra -> what one can do with it; its packages are read from the metadata of the installed farfield
 ADDS = {
@@ -112,7 +115,7 @@ def report() -> dict[str, Any]:
 
 
 @click.command(name="doctor")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@JSON
 def command(as_json: bool) -> int:
     """Versions, optional extras and what each missing one would add, threads, device and data.
 
@@ -120,18 +123,16 @@ def command(as_json: bool) -> int:
     """
     found = report()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        write(json_text(found), None)
     else:
-        _show(found)
+        hand_over(lambda console: _show(found, console))
     return 0 if found["ok"] else 1
 
 
-def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console
+def _show(found: dict[str, Any], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.output import emit, format_of, hand_over, notes, output_options, plot_option, report_option
 from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, read_context, reading_options
 from farfield.errors import InputError
-from farfield.figures import check_format, save_figure
+from farfield.figures import save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +57,8 @@ _BY = re.compile(r"(?P<factor>\d*\.?\d+(e\d+)?)x|\+(?P<more>\d*\.?\d+(e\d+)?)")
 @click.option(
     "--hide", type=float, metavar="SHARE", help="Hide this share of each run's length, 0.4 say, and show what came beside it."
 )
-@click.option("--plot", metavar="FILE", help="A figure of the best runs (.png, .svg or .pdf).")
-@click.option("--report", metavar="FILE.html", help="All of it in one HTML file that works offline.")
+@plot_option("A figure of the best runs")
+@report_option("All of it in one HTML file that works offline.")
 @click.option("--all", "everything", is_flag=True, help="Every run in the table, not only the best 40.")
 @SEED
 @click.option("--jobs", type=int, metavar="N", help="With -o DIR/: worker processes; default, the processors.")
@@ -114,10 +114,6 @@ def command(
     if to is not None and by is not None:
         raise click.UsageError("--to and --by cannot both be given; one says where, the other how much further")
     further = None if by is None else parse_by(by)
-    if plot is not None:
-        check_format(plot)
-    if report is not None and not report.lower().endswith((".html", ".htm")):
-        raise InputError(f"--report {report}: the file must end in .html")
 
     with notes(quiet):
         from farfield.curves.forecasting import forecast
@@ -140,7 +136,7 @@ def command(
         found = dataclasses.replace(found, hidden=hidden)
     draw(found, plot, report, command_line(context_))
     if fmt == "table":
-        from farfield.cli.forecast_table import hand_over, show_forecast
+        from farfield.cli.forecast_table import show_forecast
 
         hand_over(lambda console: show_forecast(found, console, everything=everything), out)
     else:

@@ -5,14 +5,10 @@ Widths follow the terminal; what is piped is never cut or wrapped.
 
 from __future__ import annotations
 
-import io
 import math
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,12 +16,13 @@ from farfield.curves.results import Backtest, Forecast, ForecastStatus
 from farfield.wording import count, name_of, number, percent, position, reach_band
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from rich.console import Console
 
 MOST_ROWS = 40  # runs shown before --all is needed
 MOST_REFUSED = 10
 _DROPPED = ("last_x", "last", "at")
-PIPE_WIDTH = 100_000
 
 _COLOURS = {
     ForecastStatus.CONTINUE: "green",
@@ -40,23 +37,6 @@ _COLOURS = {
     ForecastStatus.DIVERGED: "red",
     ForecastStatus.NO_END: "red",
 }
-
-
-def hand_over(show: Callable[[Console], None], out: str | None) -> None:
-    """Print what `show` draws, as wide as the terminal; into a pipe or the file `out`, as wide as the text and without colours."""
-    to_stdout = out is None or out == "-"
-    if to_stdout and sys.stdout.isatty():
-        show(Console(highlight=False, markup=False, emoji=False))
-        return
-    drawn = io.StringIO()
-    show(Console(file=drawn, width=PIPE_WIDTH, highlight=False, markup=False, emoji=False, no_color=True))
-    text = "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
-    if out is None or out == "-":
-        click.echo(text, nl=False)
-        return
-    from farfield.files import write_atomic
-
-    write_atomic(out, text.encode())
 
 
 def show_forecast(forecast: Forecast, console: Console, *, everything: bool = False) -> None:

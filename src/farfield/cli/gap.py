@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.output import emit, format_of, notes, output_options, plot_option, report_option
 from farfield.errors import InputError
-from farfield.figures import check_format, save_figure
+from farfield.figures import save_figure
 
 if TYPE_CHECKING:
     from farfield.gap import GapResult
@@ -45,9 +45,9 @@ class _WithCheck(click.Command):
 )
 @click.option("--jobs", type=int, default=None, metavar="N", help="Fits at a time; -1: one a core. Results do not depend on it.")
 @click.option("--inside", "inside_size", type=float, default=0.2, show_default=True, help="Share of the seen rows held out.")
-@click.option("--level", type=float, default=0.95, show_default=True, help="Coverage of the intervals.")
-@click.option("--plot", metavar="FILE", help="A figure (.png, .svg or .pdf).")
-@click.option("--report", metavar="FILE.html", help="One file with the figure, the numbers and how to read them.")
+@click.option("--level", type=float, default=0.95, show_default=True, help="Level of the intervals.")
+@plot_option("A figure of the parts of the gap")
+@report_option("One file with the figure, the numbers and how to read them.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of hold-outs, models and resamples.")
 @output_options
 def command(
@@ -65,9 +65,6 @@ def command(
     Exit code 0: measured. 2: bad input, or a model that failed (the others are reported all the same).
     """
     fmt = format_of(as_json, as_csv, out)
-    if plot is not None:
-        check_format(plot)
-    _check_ending(report, (".html", ".htm"), "--report")
     failures: dict[str, str] = {}
     results: list[GapResult] = []
     with notes(quiet):
@@ -159,11 +156,6 @@ def _hand_over(
 
 def _cell(e: Any) -> str:
     return "–" if e is None else f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]"
-
-
-def _check_ending(path: str | None, endings: tuple[str, ...], option: str) -> None:
-    if path is not None and not path.casefold().endswith(endings):
-        raise InputError(f"{option} {path}: allowed endings: {', '.join(endings)}")
 
 
 def _draw(

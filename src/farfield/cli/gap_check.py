@@ -17,7 +17,7 @@ from farfield.cli.output import emit, format_of, notes, output_options
     "--neighbour", "k", type=click.IntRange(1), default=5, show_default=True, help="Which nearest seen row is measured to."
 )
 @click.option("--edge", type=float, default=0.95, show_default=True, help="Share of the seen rows that lie within reach 1.")
-@click.option("--level", type=float, default=0.95, show_default=True, help="Coverage of the intervals.")
+@click.option("--level", type=float, default=0.95, show_default=True, help="Level of the intervals.")
 @click.option("--at-most", type=click.FloatRange(0, 1), metavar="SHARE", help="Exit code 1 if more of NEW is unsupported.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of folds, models and resamples.")
 @output_options

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from farfield import factories
-from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.output import emit, format_of, notes, output_options, plot_option
 from farfield.errors import InputError, require
-from farfield.figures import check_format, save_figure
+from farfield.figures import save_plot
 
 if TYPE_CHECKING:
     from farfield.weights.intrinsic import Problem
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Learning rate of AdamW with all weights.",
 )
-@click.option("--level", type=float, default=0.9, show_default=True, help="Coverage of the bootstrap over seeds.")
+@click.option("--level", type=float, default=0.9, show_default=True, help="Level of the intervals, a bootstrap over seeds.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="First seed.")
-@click.option("--plot", "figure", metavar="FILE", help="Score against dimension (.png, .svg or .pdf).")
+@plot_option("Score against dimension")
 @output_options
 def command(
     problem: str, dims: str | None, kind: str, target: float | None, n_seeds: int, steps: int, rate: float, level: float, seed: int,
-    figure: str | None, as_json: bool, as_csv: bool, out: str | None, quiet: bool,
+    plot: str | None, as_json: bool, as_csv: bool, out: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Train in random subspaces of the weights, and find the smallest dimension that reaches 90 % of full training's score.
 
@@ -47,8 +47,6 @@ def command(
     Exit code 0: found. 1: no dimension tried suffices. 2: bad input.
     """
     fmt = format_of(as_json, as_csv, out)
-    if figure is not None:
-        check_format(figure)
     tried = None if dims is None else _dims(dims)
     with notes(quiet):
         from farfield.weights.intrinsic import (
@@ -76,12 +74,8 @@ def command(
             train, tried, n_seeds=n_seeds, target=0.9 if target is None else target, level=level, n_params=n_params, seed=seed,
             quiet=quiet,
         )  # fmt: skip
-    if figure is not None:
-        from matplotlib.figure import Figure
-
-        drawn = Figure(figsize=(6, 3.6), layout="constrained")
-        found.plot(drawn.subplots())
-        save_figure(drawn, figure)
+    if plot is not None:
+        save_plot(found.plot, plot, (6, 3.6))
     document = found.to_dict() if fmt == "json" else None
     emit(found.to_frame(), fmt, out, document=document, footer=f"\n{found.summary()}" if not quiet else None, every_row=True)
     if found.status is IntrinsicStatus.NOT_REACHED:

@@ -21,7 +21,7 @@ from farfield.errors import InputError
 @click.option("--keep-features", "keep", metavar="FOLDER", help="Write the features there: fake.npy and reference.npy.")
 @click.option("--at", type=float, multiple=True, default=(50_000.0,), show_default=True, metavar="N", help="Sizes (repeatable).")
 @click.option("--min-size", type=int, metavar="N", help="Smallest subset; default a fifth of the samples, or two a feature.")
-@click.option("--level", type=float, default=0.8, show_default=True, help="Coverage of the intervals.")
+@click.option("--level", type=float, default=0.8, show_default=True, help="Level of the intervals.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the subsets.")
 @output_options
 def command(

@@ -1,6 +1,6 @@
-"""How every command that yields a table hands it over: drawn for people, JSON, CSV or Parquet for programs.
+"""How every command hands over what it found: tables drawn for people, JSON, CSV or Parquet for programs, figures and reports.
 
-On a terminal the table is as wide as the terminal; what is piped is never cut. ``-o FILE`` is written atomically and its ending
+On a terminal a table is as wide as the terminal; what is piped is never cut. ``-o FILE`` is written atomically and its ending
 says the format. JSON has null where a number is not finite, since JSON has no other way to say so.
 """
 
@@ -21,6 +21,7 @@ from farfield.errors import InputError
 
 if TYPE_CHECKING:
     import polars as pl
+    from rich.console import Console
 
 Format = Literal["table", "json", "csv", "parquet"]
 _ENDINGS: dict[str, Format] = {".json": "json", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "table"}
@@ -28,18 +29,45 @@ _PIPE_WIDTH = 100_000
 MOST_ROWS = 60
 _F = TypeVar("_F", bound=Callable[..., None])
 
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 def output_options(function: _F) -> _F:
     """The options ``--json``, ``--csv``, ``-o FILE``, ``--quiet``, passed on as ``as_json``, ``as_csv``, ``out``, ``quiet``."""
     options: tuple[Callable[[_F], _F], ...] = (
-        click.option("-q", "--quiet", is_flag=True, help="No notes on standard error."),
+        QUIET,
         click.option("-o", "--output", "out", metavar="FILE", help="Write to FILE (.json, .csv, .parquet or .txt), atomically."),
         click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        JSON,
     )
     for option in options:
         function = option(function)
     return function
+
+
+def plot_option(what: str) -> Callable[[_F], _F]:
+    """The option ``--plot FILE`` for a figure of `what`, passed on as ``plot``; a format that is not known is refused at once."""
+
+    def checked(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+        if path is not None:
+            from farfield.figures import check_format
+
+            check_format(path)
+        return path
+
+    return click.option("--plot", metavar="FILE", callback=checked, help=f"{what} (.png, .svg or .pdf).")
+
+
+def report_option(what: str) -> Callable[[_F], _F]:
+    """The option ``--report FILE.html``, passed on as ``report``; another ending is refused at once."""
+
+    def checked(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+        if path is not None and not path.casefold().endswith((".html", ".htm")):
+            raise InputError(f"--report {path}: the file must end in .html")
+        return path
+
+    return click.option("--report", metavar="FILE.html", callback=checked, help=what)
 
 
 def format_of(as_json: bool, as_csv: bool, out: str | None) -> Format:
@@ -94,43 +122,56 @@ def emit(
     import polars as pl
 
     table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(list(frame), infer_schema_length=None)
-    to_stdout = out is None or out == "-"
     if fmt == "table":
-        text = _drawn(table if shown is None else shown, title, footer, every_row or not to_stdout, to_stdout)
-        if text is not None:
-            _write(text.encode(), out)
+        drawn = table if shown is None else shown
+        rows = drawn if every_row or not to_stdout(out) else drawn.head(MOST_ROWS)
+        hand_over(lambda console: _draw(console, drawn, rows, title, footer), out)
     elif fmt == "json":
-        _write(json_text(table.to_dicts() if document is None else document).encode(), out)
+        write(json_text(table.to_dicts() if document is None else document), out)
     elif fmt == "csv":
-        _write(table.write_csv().encode(), out)
+        write(table.write_csv(), out)
     else:
         buffer = io.BytesIO()
         table.write_parquet(buffer)
-        _write(buffer.getvalue(), out)
+        write(buffer.getvalue(), out)
 
 
 def json_text(value: Any) -> str:
     """JSON with null for numbers that are not finite."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
+    from farfield.wording import plain
+
+    return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
+def to_stdout(out: str | None) -> bool:
+    """Whether ``-o`` names standard output, as it does where it is not given."""
+    return out is None or out == "-"
 
 
-def _write(data: bytes, out: str | None) -> None:
+def write(text: str | bytes, out: str | None) -> None:
+    """Print `text`, as UTF-8 whatever the locale, or write it into the file `out`; InputError where that cannot be written."""
+    # a file name that is no text holds surrogates, which UTF-8 cannot: they are escaped, as JSON does it
+    data = text if isinstance(text, bytes) else text.encode(errors="backslashreplace")
     if out is None or out == "-":
         click.echo(data, nl=False)
         return
     from farfield.files import write_atomic
 
     write_atomic(out, data)
+
+
+def hand_over(show: Callable[[Console], None], out: str | None = None) -> None:
+    """Print what `show` draws, as wide as the terminal; into a pipe or the file `out`, as wide as the text and without colours."""
+    from rich.console import Console
+
+    if to_stdout(out) and sys.stdout.isatty():
+        show(Console(highlight=False, markup=False, emoji=False))
+        return
+    drawn = io.StringIO()
+    # into a pipe with colours only where FORCE_COLOR asks for them, into a file never
+    force = None if to_stdout(out) else False
+    show(Console(file=drawn, width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False, force_terminal=force))
+    write("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines()), out)
 
 
 def cell(value: Any) -> str:
@@ -146,40 +187,28 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def _drawn(frame: pl.DataFrame, title: str | None, footer: str | None, every_row: bool, to_stdout: bool) -> str | None:
-    """The table as text; printed directly, and None, where standard output is a terminal."""
-    from rich.console import Console
+def _draw(console: Console, frame: pl.DataFrame, rows: pl.DataFrame, title: str | None, footer: str | None) -> None:
+    """The rows of `frame` that are shown, and what is not said."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = frame if every_row else frame.head(MOST_ROWS)
     cells = [[cell(value) for value in row] for row in rows.iter_rows()]
-    terminal = to_stdout and sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, emoji=False)
-    kept = _fitting(frame, cells, console.width) if terminal else frame.width
+    kept = _fitting(frame, cells, console.width) if console.width < _PIPE_WIDTH else frame.width
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name, dtype in list(frame.schema.items())[:kept]:
         numeric = dtype.is_numeric()
         table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in cells:
         table.add_row(*(Text(text) for text in row[:kept]))
-    lines: list[Any] = [Text(title, "bold")] if title else []
-    lines.append(table)
+    if title:
+        console.print(Text(title, "bold"))
+    console.print(table)
     if kept < frame.width:
-        lines.append(Text(f"too narrow for {', '.join(frame.columns[kept:])}; --json and --csv hold every column", "dim"))
+        console.print(Text(f"too narrow for {', '.join(frame.columns[kept:])}; --json and --csv hold every column", "dim"))
     if rows.height < frame.height:
-        lines.append(Text(f"the first {rows.height} of {frame.height} rows; --json and --csv hold all of them", "dim"))
+        console.print(Text(f"the first {rows.height} of {frame.height} rows; --json and --csv hold all of them", "dim"))
     if footer:
-        lines.append(Text(footer))
-    if terminal:
-        for line in lines:
-            console.print(line)
-        return None
-    text = io.StringIO()
-    console = Console(file=text, width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False, no_color=True)
-    for line in lines:
-        console.print(line)
-    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+        console.print(Text(footer))
 
 
 def _fitting(frame: pl.DataFrame, cells: list[list[str]], width: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from farfield.cli import Group
-from farfield.cli.output import Format, emit, format_of, json_text, output_options
+from farfield.cli.output import JSON, Format, emit, format_of, json_text, output_options, to_stdout, write
 from farfield.errors import InputError, unknown_name
 from farfield.papers import index
 from farfield.papers.index import Catalogue, Entry
@@ -44,12 +44,12 @@ def list_(family: str | None, status: str | None, as_json: bool, as_csv: bool, o
         _hand_over([entry.row() for entry in papers], Entry.COLUMNS, fmt, out)
         return
     shown = [(e.id, e.slug, e.family, str(e.year), _status(e), e.title) for e in papers]
-    _write(_table(("id", "slug", "family", "year", "status", "title"), shown, out) + f"\n{_counts(papers)}\n", out)
+    write(_table(("id", "slug", "family", "year", "status", "title"), shown, out) + f"\n{_counts(papers)}\n", out)
 
 
 @command.command()
 @click.argument("paper")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.option("-o", "--output", "out", metavar="FILE", help="Write to FILE (.json or .txt), atomically.")
 def show(paper: str, as_json: bool, out: str | None) -> None:
     """One paper, by id, slug, arXiv id or a piece of its title."""
@@ -57,7 +57,7 @@ def show(paper: str, as_json: bool, out: str | None) -> None:
     fmt = format_of(as_json, False, out)
     if fmt not in ("json", "table"):
         raise InputError(f"a paper is no table: cannot write it as {fmt}; allowed: json, or txt for its page")
-    _write(json_text(entry.to_dict()) if fmt == "json" else _page(entry), out)
+    write(json_text(entry.to_dict()) if fmt == "json" else _page(entry), out)
 
 
 @command.command()
@@ -73,10 +73,10 @@ def search(question: tuple[str, ...], n: int, as_json: bool, as_csv: bool, out: 
         _hand_over(rows, (*Entry.COLUMNS, "score", "use_when"), fmt, out)
         return
     if not found:
-        _write("no paper matches; try other words, or: farfield papers list\n", out)
+        write("no paper matches; try other words, or: farfield papers list\n", out)
         return
     shown = [(e.id, e.slug, e.family, _status(e), f"{score:.2f}", e.record["use_when"]) for e, score in found]
-    _write(_table(("id", "slug", "family", "status", "score", "use when"), shown, out), out)
+    write(_table(("id", "slug", "family", "status", "score", "use when"), shown, out), out)
 
 
 def _catalogue(quiet: bool) -> Catalogue:
@@ -145,7 +145,7 @@ def _data(fields: Mapping[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], out: str | None) -> str:
     """Aligned columns; on a terminal the last one is cut to its width."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head) - 1)]
-    cut = sys.stdout.isatty() and out in (None, "-")
+    cut = sys.stdout.isatty() and to_stdout(out)
     room = max(20, _width() - sum(widths) - 2 * len(widths)) if cut else sys.maxsize
     lines = []
     for row in (head, *rows):
@@ -163,19 +163,10 @@ def _hand_over(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], fmt: F
     if fmt == "parquet":
         emit(rows, fmt, out)
     elif fmt == "json":
-        _write(json_text(list(rows)), out)
+        write(json_text(list(rows)), out)
     else:
         file = io.StringIO()
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        _write(file.getvalue(), out)
-
-
-def _write(text: str, out: str | None) -> None:
-    if out is None or out == "-":
-        click.echo(text, nl=False)
-        return
-    from farfield.files import write_atomic
-
-    write_atomic(out, text.encode())
+        write(file.getvalue(), out)

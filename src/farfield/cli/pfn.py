@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from farfield.cli import Group
 from farfield.cli.output import emit, format_of, notes, output_options
 from farfield.errors import InputError, require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _CLOCKS = {"domhan": "steps", "wide": "relative"}
 # the noise of the wide prior goes down to 1e-4, that of the paper's is rarely below 1e-3
@@ -28,6 +31,7 @@ def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
     from farfield.curves.pfn.context import CONTEXT_MODELS, ContextPFN
     from farfield.curves.pfn.scoring import CUTS
 
+    fmt = format_of(as_json, as_csv, out)
     rows = []
     for name in (*MODELS, *CONTEXT_MODELS):
         card = dict((ContextPFN if name in CONTEXT_MODELS else LCPFN).load(name).card)
@@ -43,7 +47,7 @@ def list_(as_json: bool, as_csv: bool, out: str | None, quiet: bool) -> None:
                 **{f"ll {100 * cut:g} %": found.get(cut) for cut in CUTS},
             }
         )
-    emit(rows, format_of(as_json, as_csv, out), out)
+    emit(rows, fmt, out)
 
 
 @command.command("score")
@@ -66,13 +70,14 @@ def score(
     from farfield.curves.pfn.context_scoring import score_on_sweeps
     from farfield.curves.pfn.scoring import score_on_prior
 
+    fmt = format_of(as_json, as_csv, out)
+    found: Sequence[Any]
     if prior == "sweeps" or (prior is None and ContextPFN.is_one(network)):
-        emit([dataclasses.asdict(s) for s in score_on_sweeps(ContextPFN.load(network), n=curves, rng=seed)],
-             format_of(as_json, as_csv, out), out)  # fmt: skip
-        return
-    model = LCPFN.load(network)
-    found = score_on_prior(model, prior or str(model.card["prior"]), n=curves, rng=seed)
-    emit([dataclasses.asdict(s) for s in found], format_of(as_json, as_csv, out), out)
+        found = score_on_sweeps(ContextPFN.load(network), n=curves, rng=seed)
+    else:
+        model = LCPFN.load(network)
+        found = score_on_prior(model, prior or str(model.card["prior"]), n=curves, rng=seed)
+    emit([dataclasses.asdict(s) for s in found], fmt, out)
 
 
 @command.command("train")

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.output import emit, format_of, notes, output_options, plot_option
 from farfield.errors import InputError
-from farfield.figures import check_format, save_figure, style
+from farfield.figures import save_figure, style
 
 
 @click.command("scale")
@@ -35,7 +35,7 @@ from farfield.figures import check_format, save_figure, style
 @click.option("--given", multiple=True, type=float, metavar="LOSS", help="A known loss of A to translate (repeatable).")
 @click.option("--level", type=float, default=0.9, show_default=True, help="Level of the intervals.")
 @click.option("--refits", type=int, default=1000, show_default=True, help="Refits of resampled runs a law.")
-@click.option("--plot", metavar="FILE", help="Lines of equal loss over compute and size (.png, .svg or .pdf).")
+@plot_option("Lines of equal loss over compute and size")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling.")
 @output_options
 def command(
@@ -54,8 +54,6 @@ def command(
     Exit code 0: fitted. 2: bad input.
     """
     fmt = format_of(as_json, as_csv, out)
-    if plot is not None:
-        check_format(plot)
     asked = [parse_target(text) for text in targets]
     if translate is None and (chosen["given"] or chosen["data"]):
         raise click.UsageError("--given and --data belong to --translate A:B, which is missing")

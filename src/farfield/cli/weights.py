@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from farfield.cli import Group
-from farfield.cli.output import emit, format_of, output_options
+from farfield.cli.output import QUIET, emit, format_of, output_options, plot_option
 from farfield.cli.weights_signature import signature
-from farfield.figures import check_format, save_figure
+from farfield.errors import InputError
+from farfield.figures import save_plot
 
 if TYPE_CHECKING:
     from farfield.formats import Rounding
@@ -45,25 +46,19 @@ def verify(path: str, as_json: bool, as_csv: bool, out: str | None, quiet: bool)
 @click.argument("b")
 @click.option("--by", type=click.Choice(["layer", "tensor"]), default="layer", show_default=True, help="One row each.")
 @click.option("--include", metavar="REGEX", help="Only tensors in whose names this is found.")
-@click.option("--plot", "figure", metavar="FILE", help="A figure of the step of every layer (.png, .svg or .pdf).")
+@plot_option("A figure of the step of every layer")
 @output_options
 def diff(
-    a: str, b: str, by: str, include: str | None, figure: str | None, as_json: bool, as_csv: bool, out: str | None, quiet: bool
+    a: str, b: str, by: str, include: str | None, plot: str | None, as_json: bool, as_csv: bool, out: str | None, quiet: bool
 ) -> None:
     """What moved from checkpoint A to checkpoint B: norms, angle, share of elements changed."""
     from farfield.weights.compare import diff as diff_checkpoints
 
     fmt = format_of(as_json, as_csv, out)
-    if figure is not None:
-        check_format(figure)
     result = diff_checkpoints(a, b, include=include)
     frame = result.to_frame("layer" if by == "layer" else "tensor")
-    if figure is not None:
-        from matplotlib.figure import Figure
-
-        drawn = Figure(figsize=(7, 4), layout="constrained")
-        result.plot(drawn.subplots())
-        save_figure(drawn, figure)
+    if plot is not None:
+        save_plot(result.plot, plot, (7, 4))
     if not quiet:
         alone = {"only in A": result.only_a, "only in B": result.only_b, "of two shapes": tuple(r[0] for r in result.reshaped)}
         for what, names in alone.items():
@@ -73,13 +68,19 @@ def diff(
     emit(frame, fmt, out, shown=shown, footer=result.summary(), document=result.to_dict())
 
 
+_THREADS = click.option(
+    "--threads", type=click.IntRange(1, 64), help="Work in so many threads; by default two where there are two processors."
+)
+_LOW = click.option("--low", metavar="PATH", help="Write there what rounding loses: output + low has twice the digits.")
+_WRITTEN = click.option(
+    "-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file."
+)  # fmt: skip
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
 _FILTERS = (
     click.option("--include", multiple=True, metavar="REGEX", help="Only tensors in whose names this is found; repeatable."),
     click.option("--exclude", multiple=True, metavar="REGEX", help="Copy tensors in whose names this is found; repeatable."),
     click.option("--dtype", metavar="TYPE", help="Of the output: bfloat16, float16, float32 or float64 [default: the inputs']."),
-    click.option(
-        "--threads", type=click.IntRange(1, 64), help="Work in so many threads; by default two where there are two processors."
-    ),
+    _THREADS,
 )
 
 
@@ -93,12 +94,12 @@ def _filtered(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--base", required=True, metavar="PATH", help="The checkpoint before tuning, such as SFT.")
 @click.option("--tuned", required=True, metavar="PATH", help="The checkpoint after it, such as DPO.")
 @click.option("--alpha", type=float, required=True, help="How far beyond tuned, in steps from base to tuned.")
-@click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
+@_WRITTEN
 @click.option("--rounding", type=click.Choice(["nearest", "stochastic"]), default="nearest", show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of stochastic rounding.")
-@click.option("--low", metavar="PATH", help="Write there what rounding loses: output + low has twice the digits.")
-@click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
-@click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
+@_LOW
+@_DRY_RUN
+@QUIET
 @_filtered
 def extrapolate(
     base: str,
@@ -133,14 +134,12 @@ def extrapolate(
 
 @command.command()
 @click.argument("recipe")
-@click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new directory, or a .safetensors file.")
+@_WRITTEN
 @click.option("--dtype", metavar="TYPE", help="Of the output, instead of the recipe's.")
-@click.option("--low", metavar="PATH", help="Write there what rounding loses: output + low has twice the digits.")
-@click.option(
-    "--threads", type=click.IntRange(1, 64), help="Work in so many threads; by default two where there are two processors."
-)
-@click.option("--dry-run", is_flag=True, help="Check everything and say what would be written.")
-@click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
+@_LOW
+@_THREADS
+@_DRY_RUN
+@QUIET
 def merge(recipe: str, out: str, dtype: str | None, low: str | None, threads: int | None, dry_run: bool, quiet: bool) -> None:
     """Merge checkpoints by a RECIPE: TOML, or mergekit's YAML or JSON.
 
@@ -175,7 +174,7 @@ def merge(recipe: str, out: str, dtype: str | None, low: str | None, threads: in
 @click.option("--scratch", metavar="DIR", help="Where the one checkpoint that exists at a time is written [default: temporary].")
 @click.option("--state", metavar="FILE", help="Keeps scores, so that the same command goes on where it was interrupted (.json).")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds a score may take.")
-@click.option("--plot", "figure", metavar="FILE", help="Score against alpha (.png, .svg or .pdf).")
+@plot_option("Score against alpha")
 @_filtered
 @output_options
 def sweep(
@@ -189,7 +188,7 @@ def sweep(
     scratch: str | None,
     state: str | None,
     timeout: float | None,
-    figure: str | None,
+    plot: str | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     dtype: str | None,
@@ -208,12 +207,10 @@ def sweep(
     from farfield.weights.scoring import ScoreCommand
 
     fmt = format_of(as_json, as_csv, out)
-    if figure is not None:
-        check_format(figure)
     try:
         grid = [float(a) for a in alphas.split(",")]
     except ValueError:
-        raise click.UsageError(f"--alphas is {alphas!r}; allowed: numbers with commas between, such as 0,0.5,1") from None
+        raise InputError(f"--alphas is {alphas!r}; allowed: numbers and commas, such as 0,0.5,1") from None
     result = expo.sweep(
         base,
         tuned,
@@ -230,12 +227,8 @@ def sweep(
         exclude=exclude,
         threads=threads,
     )
-    if figure is not None:
-        from matplotlib.figure import Figure
-
-        drawn = Figure(figsize=(6, 3.6), layout="constrained")
-        result.plot(drawn.subplots())
-        save_figure(drawn, figure)
+    if plot is not None:
+        save_plot(result.plot, plot, (6, 3.6))
     emit(result.to_frame(), fmt, out, footer=result.summary(), document=result.to_dict(), every_row=True)
     if result.status is expo.SweepStatus.NO_GAIN:
         click.get_current_context().exit(1)

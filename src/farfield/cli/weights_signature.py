@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from farfield.cli import Group
+from farfield.cli.output import QUIET
 
 _OUT = click.option("-o", "--output", "out", required=True, metavar="PATH", help="A new file, or for checkpoints a new directory.")
-_QUIET = click.option("-q", "--quiet", is_flag=True, help="No notes on standard error.")
 
 
 @click.group("signature", cls=Group)
@@ -23,7 +23,7 @@ def signature() -> None:
 @click.option("--exclude", metavar="REGEX", help="Not those in whose names this is found.")
 @click.option("--bits", type=click.Choice(["8", "32"]), default="8", show_default=True, help="Of a stored number.")
 @_OUT
-@_QUIET
+@QUIET
 def extract(
     pre: str, standard: str, robust: str, include: str | None, exclude: str | None, bits: str, out: str, quiet: bool
 ) -> None:
@@ -39,7 +39,7 @@ def extract(
 @click.argument("of")
 @click.argument("off")
 @_OUT
-@_QUIET
+@QUIET
 def project(of: str, off: str, out: str, quiet: bool) -> None:
     """The signature OF without its part along the signature OFF, tensor by tensor, in float32."""
     from farfield.weights.signature import RobustWeightSignature
@@ -52,7 +52,7 @@ def project(of: str, off: str, out: str, quiet: bool) -> None:
 @signature.command()
 @click.argument("signatures", nargs=-1, required=True)
 @_OUT
-@_QUIET
+@QUIET
 def combine(signatures: tuple[str, ...], out: str, quiet: bool) -> None:
     """The mean of several SIGNATURES of the same tensors, in float32."""
     from farfield.weights.signature import RobustWeightSignature
@@ -68,7 +68,7 @@ def combine(signatures: tuple[str, ...], out: str, quiet: bool) -> None:
 @click.option("--strength", type=float, default=1.0, show_default=True, help="How much of the signature is added.")
 @click.option("--undo", metavar="FILE", help="Write there what takes the patch off again (.safetensors).")
 @_OUT
-@_QUIET
+@QUIET
 def apply(model: str, patch: str, strength: float, undo: str | None, out: str, quiet: bool) -> None:
     """Write the checkpoint MODEL with a SIGNATURE added, each number rounded once to the checkpoint's own type."""
     from farfield.weights.patches import apply_signature
@@ -84,7 +84,7 @@ def apply(model: str, patch: str, strength: float, undo: str | None, out: str, q
 @click.argument("model")
 @click.argument("undo")
 @_OUT
-@_QUIET
+@QUIET
 def remove(model: str, undo: str, out: str, quiet: bool) -> None:
     """Write the patched checkpoint MODEL as it was before, to the bit; UNDO is what apply --undo wrote."""
     from farfield.weights.patches import remove_signature
