@@ -394,6 +394,13 @@ def test_figure_draws(tmp_path):
     ax = sweep(targets=[{"flops": 1e22}]).plot()
     ax.figure.savefig(tmp_path / "figure.svg")
     assert ax.get_xscale() == ax.get_yscale() == "log"
+    low, high = ax.get_ylim()
+    said = [t for t in ax.texts if t.get_text().replace(".", "").isdigit()]
+    assert len(said) == len({t.get_text() for t in said}) >= 5  # each line has its loss written, at its own height
+    assert all(low <= t.xy[1] <= high for t in said)
+    figure = ax.figure
+    figure.canvas.draw()
+    assert all(t.get_window_extent().x1 <= figure.bbox.x1 for t in said)  # and none is cut off
 
 
 @pytest.mark.data

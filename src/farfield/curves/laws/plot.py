@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from farfield.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from farfield.curves.data import FloatArray
     from farfield.curves.laws.scaling import Scaling
 
 
 def plot_scaling(scaling: Scaling, ax: Axes | None = None) -> Axes:
     """Draw the best law that needs params and tokens alone; raises InputError where no such law was fitted."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     flat = [law for law in scaling.laws if law.form in ("chinchilla", "kaplan")]
@@ -36,8 +38,10 @@ def plot_scaling(scaling: Scaling, ax: Axes | None = None) -> Axes:
     loss = np.where(tokens < scaling.x["tokens"].min() / 1e3, np.nan, loss)
     least = float(np.nanmin(loss))
     lines = np.unique(np.round(np.geomspace(1.005 * least, max(1.2 * least, float(np.quantile(scaling.loss, 0.9))), 9), 2))
-    drawn = ax.contour(c, n, loss, levels=lines, cmap="viridis_r", linewidths=0.8)
-    ax.clabel(drawn, fontsize=7, fmt="%.2f", inline_spacing=1)
+    shades = colormaps["viridis"](np.linspace(0, 0.85, len(lines))[::-1])  # its lightest yellow is lost on white
+    drawn = ax.contour(c, n, loss, levels=lines, colors=shades, linewidths=0.8)
+    for line, shade, path in zip(lines, shades, drawn.get_paths(), strict=True):
+        _label_line(ax, f"{line:.2f}", shade, path.vertices, float(compute[-1]))
     ax.scatter(scaling.flops, scaling.x["params"], c="#404040", s=10, label="runs", zorder=3)
     if law.identifiability_.split:
         along = np.geomspace(compute[0], compute[-1], 25)
@@ -54,3 +58,17 @@ def plot_scaling(scaling: Scaling, ax: Axes | None = None) -> Axes:
     ax.set_title("lines of equal loss; dotted: largest run seen", fontsize=9)
     ax.legend(fontsize=8, loc="upper left")
     return ax
+
+
+def _label_line(ax: Axes, text: str, colour: Any, at: FloatArray, right: float) -> None:
+    """Write a line's loss where its lower branch ends: beside the right edge, else above the lowest point that is drawn."""
+    end = at[at[:, 0] >= right * (1 - 1e-9)]
+    if len(end):
+        spot, offset, side = end[end[:, 1].argmin()], (4, 0), "left"
+    elif len(at):
+        spot, offset, side = at[at[:, 1].argmin()], (-3, 4), "right"
+    else:
+        return
+    ax.annotate(
+        text, spot, offset, textcoords="offset points", ha=side, va="center", color=colour, fontsize=7, annotation_clip=False
+    )
