@@ -39,9 +39,14 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits - 1 - math.floor(math.log10(magnitude))}f}"
 
 
-def tick(value: float) -> str:
-    """A position on an axis in as few characters as it takes: ``800``, ``20k``, ``1.5M``, ``3e-4``."""
+def tick(value: float, most: float = 0.0) -> str:
+    """A position on an axis in as few characters as it takes: ``800``, ``20k``, ``1.5M``, ``3e-4``.
+
+    `most` is the axis's largest: where that counts thousands, 5,000 is ``5k`` too.
+    """
     magnitude = abs(value)
+    if most >= 1e4 > magnitude >= 1e3:
+        return f"{value / 1e3:g}k"
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
         if 1e15 > magnitude >= size:
             return f"{value / (1e3 if unit == 'k' else size):g}{unit}"

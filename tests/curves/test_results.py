@@ -263,6 +263,11 @@ def test_tick(value: float, shown: str) -> None:
     assert tick(value) == shown
 
 
+def test_ticks_of_one_axis_count_in_one_unit() -> None:
+    assert [tick(v, 12000.0) for v in (0, 500, 5000, 7500, 10000)] == ["0", "500", "5k", "7.5k", "10k"]
+    assert [tick(v, 6000.0) for v in (2500, 5000)] == ["2,500", "5,000"]
+
+
 def test_position_keeps_whole_numbers_whole() -> None:
     assert [position(v) for v in (12000.0, 1600.0, 2.5, 3.2e9, math.nan)] == ["12,000", "1,600", "2.5", "3.2B", "–"]
 

@@ -179,7 +179,7 @@ def _set_limits(ax: Axes, drawn: list[Panel], on_log: bool, limits: tuple[float,
     else:
         ax.set_xlim(x0 - 0.03 * (x1 - x0 or 1.0), x1 + 0.03 * (x1 - x0 or 1.0))
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.xaxis.set_major_formatter(lambda value, _: tick(value))
+    ax.xaxis.set_major_formatter(lambda value, _: tick(value, x1))
     if limits is None:
         y = np.array([p.y_range for p in drawn] or [(0.0, 1.0)])
         limits = float(y[:, 0].min()), float(y[:, 1].max())

@@ -188,9 +188,10 @@ def _padded(limits: tuple[float, float], log: bool) -> tuple[float, float]:
 
 def _axes(x: Scale, y: Scale) -> str:
     out = [_axis_y(y, RIGHT, y.ticks(4))]
-    for v in x.ticks(4):
+    ticks = x.ticks(4)
+    for v in ticks:
         at = float(x(v))
-        label = tick(round(v, 12))
+        label = tick(round(v, 12), max(ticks))
         anchor, at = ("end", WIDTH) if at + 2.8 * len(label) > WIDTH else ("middle", at)
         out.append(f'<text class="tick" x="{at:.1f}" y="{BOTTOM + 13}" text-anchor="{anchor}">{label}</text>')
     return "".join(out)
@@ -201,7 +202,7 @@ def _axis_y(y: Scale, right: float, ticks: Sequence[float]) -> str:
     for v in ticks:
         at = float(y(v))
         out.append(f'<path class="rule" d="M{LEFT} {at:.1f}H{right}"/>')
-        out.append(f'<text class="tick" x="{LEFT - 4}" y="{at + 3:.1f}" text-anchor="end">{tick(round(v, 12))}</text>')
+        out.append(f'<text class="tick" x="{LEFT - 4}" y="{at + 3:.1f}" text-anchor="end">{tick(round(v, 12), max(ticks))}</text>')
     return "".join(out)
 
 
