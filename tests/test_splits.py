@@ -276,6 +276,10 @@ def test_hull_distance_against_shapes_whose_distance_is_known() -> None:
         (HullSplit(), (np.random.default_rng(0).normal(size=(60, 20)),), "every held-out row .* components="),
         (LengthSplit(train_max=4), (["a", "bb", "ccc", "dddd"],), "longer than train_max"),
         (HorizonSplit(2, cutoff=100, horizons=(4, 2)), (X,), "rising"),
+        (HorizonSplit(2, cutoff="qq"), (X,), "cutoff is 'qq'; allowed: .* a quantile as q70"),
+        (HorizonSplit(2, cutoff="q700"), (X,), "cutoff is 'q700'"),
+        (HorizonSplit(2, cutoff="soon"), (X,), "cutoff is 'soon'"),
+        (HorizonSplit(2, cutoff=np.nan), (X,), "cutoff is nan"),
         (NeighborResample(200), (X,), "n_neighbors is 200"),
     ],
 )  # fmt: skip

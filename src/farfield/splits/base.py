@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -73,8 +74,8 @@ class Table(NamedTuple):
 
 
 @dataclass(eq=False, kw_only=True)
-class RegionSplitter:
-    """Base of the splitters.
+class RegionSplitter(ABC):
+    """Base of the splitters; one that defines the regions themselves (`_parts`) is a splitter.
 
     Parameters, all by keyword
     --------------------------
@@ -129,10 +130,12 @@ class RegionSplitter:
 
     # -- what a splitter says -------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _parts(self, table: Table, rng: np.random.Generator) -> Iterator[Part]:
-        raise NotImplementedError
+        """The regions that this splitter sees in the data; what it draws comes from `rng`."""
 
     def _n_regions(self, X: Any, y: Any, groups: Any, **metadata: Any) -> int:
+        """How many regions :meth:`_parts` yields, from as little of the data as tells."""
         return 1
 
     # -- scikit-learn's contract ----------------------------------------------------------------------------------------------

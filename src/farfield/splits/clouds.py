@@ -32,7 +32,7 @@ def _space(X: Any, embed: Embed | None, metric: str) -> FloatArray:
     return np.asarray((points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
 
 
-def _away(points: FloatArray, beyond: IntArray, seen: IntArray) -> FloatArray:
+def away(points: FloatArray, beyond: IntArray, seen: IntArray) -> FloatArray:
     """Distance to the nearest seen row over the extent of the seen rows."""
     wide = extent(points[seen])
     if wide == 0 or beyond.size == 0:
@@ -66,14 +66,14 @@ class ClusterSplit(RegionSplitter):
         for chosen in _choices(self.n_clusters, self.leave_out, "clusters"):
             out = np.isin(labels, chosen)
             beyond, seen = np.flatnonzero(out), np.flatnonzero(~out)
-            yield Part(seen, beyond, _away(points, beyond, seen), f"cluster {'+'.join(map(str, chosen))}")
+            yield Part(seen, beyond, away(points, beyond, seen), f"cluster {'+'.join(map(str, chosen))}")
 
     def _n_regions(self, X: Any, y: Any, groups: Any, **metadata: Any) -> int:
         return comb(self.n_clusters, self.leave_out)
 
 
 def k_means(points: FloatArray, k: int, rank: IntArray, rng: np.random.Generator) -> IntArray:
-    """(n,) labels of k-means, the best of three starts; clusters numbered by size, largest first."""
+    """(n,) labels of k-means, the best of ten starts; clusters numbered by size, largest first."""
     from scipy.cluster.vq import ClusterError, kmeans2
 
     n = points.shape[0]
@@ -162,7 +162,7 @@ class NeighborResample(RegionSplitter):
         far = rest[~near]
         if far.size < 3:
             raise InputError(f"{far.size} of {rest.size} rows are no neighbours of a test row; lower n_neighbors or the test set")
-        distance = _away(points, test, far)
+        distance = away(points, test, far)
         return Part(far, test, distance, f"{k} neighbours removed", reference=[(rest[near], test)])
 
     def _region(self, part: Part, table: Table, repeat: int, rng: np.random.Generator) -> Any:
@@ -207,7 +207,7 @@ class EnvironmentSplit(RegionSplitter):
         for chosen in _choices(n_groups, self.leave_out, "environments"):
             out = np.isin(table.groups, chosen)
             beyond, seen = np.flatnonzero(out), np.flatnonzero(~out)
-            distance = np.full(beyond.size, np.nan) if points is None else _away(points, beyond, seen)
+            distance = np.full(beyond.size, np.nan) if points is None else away(points, beyond, seen)
             yield Part(seen, beyond, distance, "+".join(str(table.group_names[c]) for c in chosen), strata=table.groups)
 
     def _n_regions(self, X: Any, y: Any, groups: Any, **metadata: Any) -> int:
@@ -348,7 +348,7 @@ class InterventionSplit(RegionSplitter):
             wide = extent(z[seen]) or np.nan
             distance = hull_distance(z[beyond], z[seen]) / wide
         else:
-            distance = _away(z, beyond, seen)
+            distance = away(z, beyond, seen)
         yield Part(seen, beyond, distance, f"actions outside the {self.support} of scale {scale:g}")
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from farfield.errors import InputError
 from farfield.splits.base import Part, RegionSplitter, Table
-from farfield.splits.clouds import _away
+from farfield.splits.clouds import away
 from farfield.splits.hull import hull_distance
 from farfield.splits.ranges import along
 from farfield.splits.rows import FloatArray, IntArray, column
@@ -177,7 +177,7 @@ class ConditionSplit(RegionSplitter):
         elif len(numeric) == 1:
             distance = along(numeric[0], there, here)
         else:
-            distance = _away(_scaled(numeric, here), there, here)
+            distance = away(_scaled(numeric, here), there, here)
         yield Part(here, there, distance, tag)
 
 

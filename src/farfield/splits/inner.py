@@ -61,7 +61,7 @@ class LeaveRegionOut:
         elif isinstance(outer, ClusterSplit):
             change |= {"n_clusters": max(2, outer.n_clusters - outer.leave_out)}
         elif isinstance(outer, LengthSplit) and X is not None and n_rows(X):
-            lengths = outer._lengths(X)
+            lengths = outer.lengths(X)
             longest = float(np.quantile(lengths, 1 - share, method="lower"))
             change |= {"train_max": longest, "buckets": (max(float(lengths.max()), np.nextafter(longest, np.inf)),)}
         elif isinstance(outer, ConditionSplit):

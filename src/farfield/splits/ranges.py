@@ -130,7 +130,8 @@ class LengthSplit(RegionSplitter):
     buckets: str | Sequence[float] = field(default="geometric", kw_only=True)
     factor: float = field(default=2.0, kw_only=True)
 
-    def _lengths(self, X: Any) -> FloatArray:
+    def lengths(self, X: Any) -> FloatArray:
+        """(n,) length of every sample of X."""
         if callable(self.length):
             rows = X.iter_rows() if hasattr(X, "iter_rows") else X.itertuples(index=False) if hasattr(X, "itertuples") else X
             return checks.finite("length of the samples", [self.length(row) for row in rows], ndim=1)
@@ -163,7 +164,7 @@ class LengthSplit(RegionSplitter):
             low = high
 
     def _parts(self, table: Table, rng: np.random.Generator) -> Iterator[Part]:
-        lengths = self._lengths(table.X)
+        lengths = self.lengths(table.X)
         limit = checks.positive("train_max", self.train_max)
         seen = np.flatnonzero(lengths <= limit)
         for low, high, rows in self._buckets(lengths):
@@ -172,7 +173,7 @@ class LengthSplit(RegionSplitter):
     def _n_regions(self, X: Any, y: Any, groups: Any, **metadata: Any) -> int:
         if X is None:
             raise InputError("LengthSplit needs X to count its splits: one region a bucket of lengths")
-        return sum(1 for _ in self._buckets(self._lengths(X)))
+        return sum(1 for _ in self._buckets(self.lengths(X)))
 
 
 @dataclass(eq=False)
@@ -195,14 +196,14 @@ class HorizonSplit(RegionSplitter):
     horizons: Sequence[float] = field(default=(1, 2, 4, 8), kw_only=True)
 
     def _cutoff(self, times: FloatArray) -> float:
-        if isinstance(self.cutoff, str) and self.cutoff[:1] == "q":
-            return float(np.quantile(times, checks.level("cutoff", float(self.cutoff[1:]) / 100)))
-        if isinstance(self.cutoff, str):
-            try:
+        try:
+            if isinstance(self.cutoff, str) and self.cutoff[:1] == "q":
+                return float(np.quantile(times, checks.level("cutoff", float(self.cutoff[1:]) / 100)))
+            if isinstance(self.cutoff, str):
                 return float(np.array(self.cutoff, dtype="datetime64[s]").astype(np.float64)) / 86400
-            except ValueError:
-                raise InputError(f"cutoff is {self.cutoff!r}; allowed: a number, a date as 2020-01-31, a quantile as q70") from None
-        return float(self.cutoff)
+            return float(checks.finite("cutoff", self.cutoff, ndim=0))
+        except ValueError:  # that of a check too
+            raise InputError(f"cutoff is {self.cutoff!r}; allowed: a number, a date as 2020-01-31, a quantile as q70") from None
 
     def _parts(self, table: Table, rng: np.random.Generator) -> Iterator[Part]:
         times = checks.finite(f"time {self.time!r}", numeric_column(table.X, self.time))

@@ -7,6 +7,7 @@ ones; `rows` draws which rows a part applies to.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +47,12 @@ class Axis:
         return np.asarray(self.x[rows] / self.horizon[rows, None])
 
 
-class RowDraws(np.random.Generator):
+class RowDraws(np.random.Generator, ABC):
     """A generator whose draws belong to rows, such as curves of one sweep; it must know of which rows each draw is."""
 
+    @abstractmethod
     def of(self, index: IntArray) -> RowDraws:
         """The draws of some of the rows."""
-        raise NotImplementedError
 
 
 def of(rng: Rng, index: IntArray) -> Rng:
