@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from farfield import checks, seeds
 from farfield.errors import InputError
-from farfield.progress import progress, track
+from farfield.progress import progress
 
 
 def test_accepted_values_come_back_ready_to_use() -> None:
@@ -105,11 +105,13 @@ class Terminal(io.StringIO):
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    assert list(track(range(3), "fitting")) == [0, 1, 2]
+    with progress("fitting", total=4) as advance:
+        advance(4)
     assert capsys.readouterr() == ("", "")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(track(iter("ab"), "fitting", quiet=True)) == ["a", "b"]
+    with progress("fitting", total=4, quiet=True) as advance:
+        advance(4)
     assert terminal.getvalue() == ""
     with progress("fitting", total=4) as advance:
         advance(4)
@@ -120,4 +122,5 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, c
 
 def test_progress_needs_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    assert list(track([1], "fitting")) == [1]
+    with progress("fitting") as advance:
+        advance(1)

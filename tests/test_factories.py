@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,16 @@ def broken():
     raise KeyError("no such weights")
 """
 
+# a dataclass whose annotations are texts looks for its module in sys.modules
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class Settings:
+    depth: int = 3
+"""
+
 
 @pytest.fixture
 def own(tmp_path: Path) -> str:
@@ -34,6 +46,13 @@ def test_objects_and_what_factories_make(own: str) -> None:
     assert named(f"{own}:SIZE", "--model") == 3
     assert from_file(f"{own}:make", "--model") == [3]
     assert type(from_file(f"{own}:Model", "--model")).__name__ == "Model"
+
+
+def test_a_class_knows_its_module_as_an_imported_one_does(tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text(DATACLASS)
+    made = from_file(f"{tmp_path / 'settings.py'}:Settings", "--model")
+    assert made.depth == 3
+    assert copy.deepcopy(made) == pickle.loads(pickle.dumps(made)) == made
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,17 @@ def test_a_stray_of_a_killed_run_is_removed_and_that_of_a_live_one_is_not(tmp_pa
     assert strays(tmp_path) == []
 
 
+def test_what_only_bears_the_name_of_a_stray_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"kept")
+    os.mkfifo(tmp_path / ".farfield-1.tmp")  # opened for writing it would wait for a reader
+    (tmp_path / ".farfield-2.tmp").symlink_to("kept")
+    (tmp_path / ".farfield-3.tmp").mkdir()
+    write_atomic(tmp_path / "out", b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
+    assert (tmp_path / "kept").read_bytes() == b"kept"
+    assert len(strays(tmp_path)) == 3
+
+
 def test_many_writers_of_one_file_leave_one_whole_content(tmp_path: Path) -> None:
     target = tmp_path / "out"
     contents = [bytes([65 + i]) * 50_000 for i in range(8)]

@@ -7,6 +7,7 @@ user's to mend and comes back as one sentence, with the original error as its ca
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ def named(text: str, option: str) -> Any:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} is no Python file; {option} takes path.py:factory")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for the module of a class
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything
+        del sys.modules[spec.name]
         raise InputError(f"{option} {text}: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise unknown_name(f"factory in {path}", name, [n for n, v in vars(module).items() if callable(v) and n[0] != "_"])

@@ -110,9 +110,10 @@ def _remove_strays(directory: Path) -> None:
     with suppress(PermissionError):  # a directory may be writable and not listable
         names = [n for n in os.listdir(directory) if n.startswith(_PREFIX) and n.endswith(_SUFFIX)]
     for name in names:
-        # another writer may finish or clean first, and a stray of another user is not ours to remove
-        with suppress(FileNotFoundError, PermissionError):
-            descriptor = os.open(directory / name, os.O_WRONLY)
+        # another writer may finish or clean first, a stray of another user is not ours to remove, and in a directory for all
+        # users the name may be a pipe, which must not be waited for, or a link, which must not be followed
+        with suppress(OSError):
+            descriptor = os.open(directory / name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
             try:
                 if _lock(descriptor, wait=False):
                     os.unlink(directory / name)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -30,13 +27,3 @@ def progress(label: str, total: int | None = None, *, quiet: bool = False) -> It
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(label, total=total)
         yield lambda n: shown.advance(task, n)
-
-
-def track(items: Iterable[T], label: str, total: int | None = None, *, quiet: bool = False) -> Iterator[T]:
-    """The items, one after another, with a progress bar that advances as each is done."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with progress(label, total, quiet=quiet) as advance:
-        for item in items:
-            yield item
-            advance(1)
