@@ -80,6 +80,9 @@ def test_a_table_of_the_parts_and_the_pipeline(table: str, capsys: pytest.Captur
     assert "extrapolation" in page
     assert "default-src 'none'" in page
     assert "<script" not in page
+    cells = page[page.index("<tbody>") : page.index("</tbody>")]
+    assert cells.count("<br>") == 2 * 6  # intervals below their values: all six quantities fit the page
+    assert "Search of settings: none." in page
 
 
 def test_json_holds_everything(table: str, capsys: pytest.CaptureFixture[str]) -> None:

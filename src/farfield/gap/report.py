@@ -53,6 +53,7 @@ def report_html(
     warned = f'<div class="warnings"><ul>{"".join(f"<li>{_text(n)}</li>" for n in notes)}</ul></div>' if notes else ""
     reading = "".join(f"<dt>{k}</dt><dd>{_text(v)}</dd>" for k, v in _READING.items())
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    searched = "; ".join(dict.fromkeys(r.selection for r in results))
     counts = f"{first.beyond.n} {first.unit}s beyond, {first.inside.n} inside; {100 * first.level:g} % intervals"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -63,7 +64,7 @@ def report_html(
         f"<figure>{_svg(results)}</figure>\n<h2>Numbers</h2>\n"
         f'<div class="scroll"><table><thead><tr><th>model</th>{"".join(f"<th>{h}</th>" for h in heads)}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>\n<h2>How to read this</h2>\n<dl>{reading}</dl>\n"
-        f'<p class="muted">Built-in models: {_text(pipeline)}. Model selection: {_text(first.selection)}.</p>\n'
+        f'<p class="muted">Built-in models: {_text(pipeline)}. Search of settings: {_text(searched)}.</p>\n'
         f"<footer>Made by farfield {__version__}.</footer>\n</body></html>\n"
     )
 
@@ -79,7 +80,7 @@ def _svg(results: Sequence[GapResult]) -> str:
 
 
 def _cell(e: Estimate | None) -> str:
-    return "–" if e is None else f"{e.value:.4g} [{e.low:.4g}, {e.high:.4g}]"
+    return "–" if e is None else f'{e.value:.3g}<br><span class="muted">{e.low:.3g} to {e.high:.3g}</span>'
 
 
 def _text(value: str) -> str:
