@@ -41,7 +41,7 @@ def plot_scaling(scaling: Scaling, ax: Axes | None = None) -> Axes:
     shades = colormaps["viridis"](np.linspace(0, 0.85, len(lines))[::-1])  # its lightest yellow is lost on white
     drawn = ax.contour(c, n, loss, levels=lines, colors=shades, linewidths=0.8)
     for line, shade, path in zip(lines, shades, drawn.get_paths(), strict=True):
-        _label_line(ax, f"{line:.2f}", shade, path.vertices, float(compute[-1]))
+        _label_line(ax, f"{line:.2f}", shade, np.asarray(path.vertices), float(compute[-1]))
     ax.scatter(scaling.flops, scaling.x["params"], c="#404040", s=10, label="runs", zorder=3)
     if law.identifiability_.split:
         along = np.geomspace(compute[0], compute[-1], 25)
