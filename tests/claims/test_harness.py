@@ -320,6 +320,8 @@ def test_check_is_one_where_a_verdict_got_worse_than_the_committed_one(claims, c
     assert main("status", "--check") == 0
     path = Path("results/P919.json")
     good = path.read_text()
+    with pytest.raises(InputError, match="'--output=x' is no git revision"):
+        cli.cli.main(["claims", "status", "--check", "--against=--output=x"], standalone_mode=False)
     with pytest.raises(InputError, match=r"there is no folder nowhere; .* --results DIR"):
         cli.cli.main(["claims", "status", "--check", "--results", "nowhere"], standalone_mode=False)
     for verdict in ("weaker", "inconclusive", "fails", "not run"):

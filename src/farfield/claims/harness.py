@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farfield import __version__
+from farfield import __version__, processors
 from farfield.claims import worker
 from farfield.claims.sources import ClaimSource
 from farfield.files import write_atomic
@@ -29,14 +29,6 @@ from farfield.files import write_atomic
 SECONDS = {"tiny": 120.0, "full": 900.0}  # a seed
 MEMORY_GIB = 4.0
 THREADS = 1  # of every numerical library in a seed's process: the same numbers whatever else the machine does
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-)
 
 
 @dataclass(frozen=True)
@@ -176,6 +168,8 @@ def _digest(path: Path) -> str:
 
 
 def _version_of(module: str) -> str | None:
+    if module not in worker.REPORTED:  # what a file names is not imported
+        return None
     from importlib import metadata
 
     with contextlib.suppress(metadata.PackageNotFoundError):
@@ -201,7 +195,12 @@ def _start(run: Run, seed: int, cache: Path, limits: Limits) -> _Process:
             }
         ).encode(),
     )
-    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(THREADS)), "PYTHONHASHSEED": "0", "MPLBACKEND": "Agg"}
+    environment = {
+        **os.environ,
+        **dict.fromkeys(processors.THREAD_VARIABLES, str(THREADS)),
+        "PYTHONHASHSEED": "0",
+        "MPLBACKEND": "Agg",
+    }
     with log.open("wb") as sink:
         popen = subprocess.Popen(
             [sys.executable, "-m", worker.__name__, str(request.resolve())],

@@ -8,27 +8,13 @@ compared: models of one family are not independent. Each seed fits on a resample
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.claims import base_models
 from farfield.claims.criteria import Count, Curve, Measured
-from farfield.claims.data import data_file
 from farfield.curves.benchmarks import CapabilityFit, Form
 
-FILE = "curves/obsscaling_base_llm_benchmarks.csv"
-# score of guessing: four choices, two choices, or free text
-CHANCE = {
-    "MMLU": 0.25,
-    "ARC-C": 0.25,
-    "HellaSwag": 0.25,
-    "Winograd": 0.5,
-    "TruthfulQA": 0.25,
-    "GSM8K": 0.0,
-    "XWinograd": 0.5,
-    "HumanEval": 0.0,
-}
 SIGMOID: Form = "sigmoid"
 LINE: Form = "linear"
 FloatArray = NDArray[np.float64]
@@ -36,14 +22,8 @@ FloatArray = NDArray[np.float64]
 
 def load() -> tuple[FloatArray, FloatArray, list[str]]:
     """Compute (n,) in FLOP, scores above chance (n, 8), family (n,): the models of which all nine numbers are known."""
-    with data_file(FILE).open(encoding="utf-8", newline="") as file:
-        rows = [r for r in csv.DictReader(file) if all(r[k] for k in ("FLOPs (1E21)", *CHANCE))]
-    compute = np.array([float(r["FLOPs (1E21)"]) for r in rows]) * 1e21
-    # one row (BTLM) gives its 627 billion tokens as 627 trillion, a hundred times more than anyone had; FLOPs follow from them
-    compute /= np.array([1000.0 if float(r["Pretraining Data Size (T)"] or 0) > 100 else 1.0 for r in rows])
-    chance = np.array(list(CHANCE.values()))
-    scores = (np.array([[float(r[k]) for k in CHANCE] for r in rows]) - chance) / (1 - chance)
-    return compute, scores, [r["Model Family"] for r in rows]
+    rows = base_models.models((base_models.FLOPS, *base_models.CHANCE))
+    return base_models.compute(rows), base_models.above_chance(rows), base_models.families(rows)
 
 
 def run(budget: str, seed: int) -> Measured:

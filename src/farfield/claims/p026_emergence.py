@@ -12,14 +12,11 @@ models enter with their five other scores alone. Families are what is compared; 
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.claims import base_models
 from farfield.claims.criteria import Curve, Measured
-from farfield.claims.data import data_file
-from farfield.claims.p018_capability_fit import FILE
 from farfield.curves.benchmarks import CapabilityAxis, CapabilityFit, emergence, metric_swap
 
 BASE, DIGITS, WINDOW = 4, 6, 3
@@ -69,17 +66,11 @@ def _accuracies(widths: list[int], n_train: int, n_test: int, rng: np.random.Gen
 
 def _along_capability(cuts: tuple[float, ...], rng: np.random.Generator) -> dict[str, dict[str, float]]:
     """Mean absolute error in points for each family beyond a cut: along the capability axis (ours), along compute (baseline)."""
-    with data_file(FILE).open(encoding="utf-8", newline="") as file:
-        known = [r for r in csv.DictReader(file) if all(r[k] for k in ("FLOPs (1E21)", *OTHERS))]
     errors: dict[str, dict[str, list[float]]] = {"ours": {}, "baseline": {}}
     for target in JUMPS:
-        rows = [r for r in known if r[target]]
-        # one row gives billions of tokens as trillions, and its compute follows from them
-        wrong = np.array([1000.0 if float(r["Pretraining Data Size (T)"] or 0) > 100 else 1.0 for r in rows])
-        compute = np.array([1e21 * float(r["FLOPs (1E21)"]) for r in rows]) / wrong
-        score = np.array([float(r[target]) for r in rows])
-        others = np.array([[float(r[k]) for k in OTHERS] for r in rows])
-        names = np.array([r["Model Family"] for r in rows])
+        rows = base_models.models((base_models.FLOPS, *OTHERS, target))
+        compute, score, names = base_models.compute(rows), base_models.column(rows, target), np.array(base_models.families(rows))
+        others = np.stack([base_models.column(rows, name) for name in OTHERS], axis=1)
         for cut in cuts:
             seen, beyond = np.flatnonzero(compute <= cut), np.flatnonzero(compute > cut)
             drawn = rng.choice(np.unique(names[seen]), size=np.unique(names[seen]).size)

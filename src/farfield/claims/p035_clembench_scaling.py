@@ -8,14 +8,11 @@ score above chance is predicted from all other families, with and without traini
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.claims import base_models
 from farfield.claims.criteria import Curve, Measured, Trend
-from farfield.claims.data import data_file
-from farfield.claims.p018_capability_fit import CHANCE, FILE
 from farfield.evals.dialogue import GameMaster
 from farfield.evals.scripted import ScriptedPlayer
 from farfield.evals.size_effect import size_effect
@@ -51,15 +48,9 @@ def _slope_errors(episodes: int, rng: np.random.Generator) -> tuple[float, float
 
 def _table() -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.str_]]:
     """Parameters, training tokens, mean score above chance, family: the models of which all are known."""
-    needed = ("Model Size (B)", "Pretraining Data Size (T)", *CHANCE)
-    with data_file(FILE).open(encoding="utf-8", newline="") as file:
-        rows = [r for r in csv.DictReader(file) if all(r[k] for k in needed)]
-    tokens = np.array([float(r["Pretraining Data Size (T)"]) for r in rows])
-    tokens = np.where(tokens > 100, tokens / 1000, tokens)  # one row gives billions as trillions
-    chance = np.array(list(CHANCE.values()))
-    score = (np.array([[float(r[k]) for k in CHANCE] for r in rows]) - chance) / (1 - chance)
-    size = np.array([float(r["Model Size (B)"]) for r in rows])
-    return 1e9 * size, 1e12 * tokens, 100 * score.mean(1), np.array([r["Model Family"] for r in rows])
+    rows = base_models.models((base_models.SIZE, base_models.TOKENS, *base_models.CHANCE))
+    score = 100 * base_models.above_chance(rows).mean(1)
+    return 1e9 * base_models.column(rows, base_models.SIZE), base_models.tokens(rows), score, np.array(base_models.families(rows))
 
 
 def run(budget: str, seed: int) -> Measured:

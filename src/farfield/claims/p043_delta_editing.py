@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.claims import digits
 from farfield.claims.criteria import Curve, Measured, Trend
 from farfield.errors import require
 from farfield.weights.compression import LowRank, Quantised, Signs
@@ -69,15 +70,11 @@ def _trained(model: nn.Module, x: Tensor, y: Tensor, steps: int, rate: float) ->
 def run(budget: str, seed: int) -> Measured:
     """Spearman correlation of estimated and true loss changes over 42 edits; error by the number of points."""
     require("torch", "the claim of P043")
-    require("sklearn", "the claim of P043")
     import torch
     from scipy.stats import spearmanr
-    from sklearn.datasets import load_digits
 
     torch.set_num_threads(1)
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(images))
-    x, y = torch.from_numpy(images[order] / 16), torch.from_numpy(labels[order])
+    x, y = map(torch.from_numpy, digits.shuffled(np.random.default_rng(seed), "P043"))
     half = len(x) // 2
     seen, held = slice(0, half), slice(half, half + (200 if budget == "tiny" else half))
     model = _network(32, seed)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.claims import digits
 from farfield.claims.criteria import Curve, Measured
 from farfield.curves.mixtures import MixtureScaling, mixture_counts, pilot_scores, simplex_grid
-from farfield.errors import require
 
 FloatArray = NDArray[np.float64]
 SIZES, FAR, REVEALED = (100, 200), 800, 200
@@ -32,12 +32,7 @@ class Digits:
     """One split of the digits: a held-out set, and three sources that draw from the rest."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        require("sklearn", "the claim of P087")
-        from sklearn.datasets import load_digits
-
-        x, y = load_digits(return_X_y=True)
-        order = rng.permutation(len(y))
-        x, y = x[order] / 16, y[order]
+        x, y = digits.shuffled(rng, "P087")
         self.held, self.pool = (x[:600], y[:600]), (x[600:], y[600:])
 
     def draw(self, source: int, n: int, rng: np.random.Generator) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -76,12 +71,12 @@ def run(budget: str, seed: int) -> Measured:
     """Mean absolute errors over the grid; error rates of the chosen and of the best mixture."""
     tiny = budget == "tiny"
     rng = np.random.default_rng([1, seed])  # 1: the draws before these were looked at
-    digits = Digits(rng)
-    sources = [digits.draw(i, REVEALED, rng) for i in range(3)]
-    target = tuple(v[:300] for v in digits.held)
+    split = Digits(rng)
+    sources = [split.draw(i, REVEALED, rng) for i in range(3)]
+    target = tuple(v[:300] for v in split.held)
     tried, grid = simplex_grid(3, 3), simplex_grid(3, 4 if tiny else 10)
-    pilots = pilot_scores(sources, tried, SIZES, digits.train, repeats=1 if tiny else 5, rng=rng)
-    truth = np.array([digits.far(q, 1 if tiny else 3, rng) for q in grid])
+    pilots = pilot_scores(sources, tried, SIZES, split.train, repeats=1 if tiny else 5, rng=rng)
+    truth = np.array([split.far(q, 1 if tiny else 3, rng) for q in grid])
 
     def fitted(**options: Any) -> MixtureScaling:
         return MixtureScaling(n_boot=0, **options).fit(sources, (target[0], target[1]), tried, pilots, SIZES)
@@ -98,7 +93,7 @@ def run(budget: str, seed: int) -> Measured:
     errors = {name: float(np.abs(values - truth).mean()) for name, values in found.items()}
 
     chosen, best = models["distance"].select(FAR), grid[truth.argmax()]
-    again = {name: 1 - digits.far(q, 1 if tiny else 10, rng) for name, q in (("chosen", chosen.mixture), ("best", best))}
+    again = {name: 1 - split.far(q, 1 if tiny else 10, rng) for name, q in (("chosen", chosen.mixture), ("best", best))}
     edge = np.flatnonzero(grid[:, 2] == 0)  # from all high to all low
     return Measured(
         ours={"error": errors["distance"], "error_without_distance": errors["distance"], "regret": again["chosen"]},

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.claims import digits
 from farfield.claims.criteria import Curve, Measured
 from farfield.errors import require
 from farfield.weights.signature import RobustWeightSignature, first_layers
@@ -110,15 +111,12 @@ def _accuracy(model: nn.Module, weights: Mapping[str, NDArray[Any]], x: FloatArr
 def run(budget: str, seed: int) -> Measured:
     """Share of the robust gap recovered by corruption, and accuracies on clean and corrupted test images."""
     require("torch", "the claim of P097")
-    require("sklearn", "the claim of P097")
     import torch
-    from sklearn.datasets import load_digits
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([1, seed])  # 1: the draws before these were looked at
-    images, labels = load_digits(return_X_y=True)
-    order = rng.permutation(len(images))
-    x, y = images[order].reshape(-1, 8, 8) / 16, labels[order].astype(np.int64)
+    x, y = digits.shuffled(rng, "P097")
+    x = x.reshape(-1, 8, 8)
     fit, dev, test = slice(0, 900), slice(900, 1300), slice(1300, None)
     steps = 100 if budget == "tiny" else 300
     pre = _trained(_network(seed), x[fit], y[fit], steps, 3e-3, seed)

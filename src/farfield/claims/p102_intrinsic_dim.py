@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from farfield.claims import digits
 from farfield.claims.criteria import Curve, Measured
 from farfield.errors import require
 from farfield.weights.intrinsic import (
@@ -43,13 +44,11 @@ PAPER = (199_210, 750)  # weights and intrinsic dimension of the paper's network
 
 def _problem(width: int, seed: int) -> Callable[[], Problem]:
     import torch
-    from sklearn.datasets import load_digits
     from torch import nn
     from torch.nn.functional import cross_entropy
 
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(images))
-    x, y = torch.from_numpy((images[order] / 16).astype(np.float32)), torch.from_numpy(labels[order].astype(np.int64))
+    images, labels = digits.shuffled(np.random.default_rng(seed), "P102")
+    x, y = torch.from_numpy(images.astype(np.float32)), torch.from_numpy(labels)
 
     def loss(model: nn.Module, rng: np.random.Generator) -> torch.Tensor:
         part = torch.from_numpy(rng.integers(0, 1200, 64))
@@ -74,7 +73,6 @@ def _params(width: int) -> int:
 def run(budget: str, seed: int) -> Measured:
     """The toy's dimension, the spread of the dimension over widths, and the accuracy of two projections."""
     require("torch", "the claim of P102")
-    require("sklearn", "the claim of P102")
     import torch
 
     from farfield.nn.trainer import Recipe

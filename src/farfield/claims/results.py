@@ -158,6 +158,8 @@ def read_folder(folder: Path) -> dict[str, Row]:
 
 def read_committed(folder: Path, revision: str = "HEAD") -> dict[str, Row]:
     """Rows of the results in `folder` as committed at `revision`; raises InputError outside a git repository."""
+    if revision.startswith("-"):
+        raise InputError(f"{revision!r} is no git revision; allowed: a branch, a tag or a commit such as HEAD, or a folder")
 
     def git(*arguments: str) -> bytes:
         try:

@@ -30,7 +30,7 @@ from farfield.errors import InputError, MissingExtraError
 from farfield.files import write_atomic
 
 _PACKAGE = Path(farfield.__file__).parent
-_REPORTED = ("numpy", "scipy", "polars", "torch", "sklearn", "transformers")  # versions that can move a number
+REPORTED = ("numpy", "scipy", "polars", "torch", "sklearn", "transformers")  # versions that can move a number
 
 
 def main(request_file: str) -> int:
@@ -55,7 +55,7 @@ def main(request_file: str) -> int:
     answer |= {
         "seconds": round(time.monotonic() - started, 3),
         "python": ".".join(map(str, sys.version_info[:3])),
-        "versions": {n: str(sys.modules[n].__version__) for n in _REPORTED if n in sys.modules},
+        "versions": {n: str(sys.modules[n].__version__) for n in REPORTED if n in sys.modules},
         "sources": sources(Path(request["module"])),
     }
     write_atomic(request["out"], json.dumps(answer).encode())
