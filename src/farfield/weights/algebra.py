@@ -219,7 +219,7 @@ def execute(
                 edit = edits[name]
                 if prepared[0] != name:
                     prepared = name, None if edit is None else edit.prepare(name, views(plan.operands, name))
-                step = kernel.most(name)
+                step = kernel.most(name, prepared[1])
                 for start in range(begin, end, step):
                     writer.write(name, start, kernel(name, prepared[1], start, min(start + step, end)))
 

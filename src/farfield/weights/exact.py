@@ -64,8 +64,10 @@ def round_sum(
     """
     doubtful = _doubtful(total, bound, n_terms, dtype)
     if doubtful.size:
-        total = total.copy()
-        total[doubtful] = _to_odd(*exactly(doubtful))
+        total, decided = total.copy(), _to_odd(*exactly(doubtful))
+        # a zero's sign is that of the float64 sum if this is zero too, whatever else is in the chunk
+        nothing = (decided == 0) & (total[doubtful] != 0)
+        total[doubtful] = np.where(decided != 0, decided, np.where(nothing, 0.0, total[doubtful]))
     return formats.round_to(total, dtype)
 
 

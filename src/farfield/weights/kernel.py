@@ -1,13 +1,14 @@
 """One chunk of one tensor: operands read, combined in float64, rounded once; by the fastest way that gives the same bits.
 
-Linear edits are exactly rounded. A pair of BF16 checkpoints takes the short way through float32 (:mod:`farfield.weights.pairs`);
-what that leaves in doubt, every other dtype, and LoRA adapters are summed in float64 and decided exactly where that cannot tell.
+Linear edits are exactly rounded. A pair of BF16 checkpoints takes the short way through float32 (:mod:`farfield.weights.pairs`),
+other linear edits and conversions a compiled loop (:mod:`farfield.weights.sums`). What those leave in doubt, float64 and LoRA
+adapters, and all of it where nothing is compiled, is summed in float64 by NumPy and decided exactly where that cannot tell.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +20,15 @@ from farfield.weights.adapters import AdaptedCheckpoint, Factors
 from farfield.weights.checkpoint import Checkpoint
 from farfield.weights.edits import DeltaEdit, Linear
 from farfield.weights.exact import Terms, exact_product, round_combination, round_sum
-from farfield.weights.pairs import PairBF16, PairNear, pair_for
+from farfield.weights.pairs import pair_for
+from farfield.weights.sums import Sum
 
 if TYPE_CHECKING:
     from farfield.weights.algebra import Plan
 
 FloatArray = NDArray[np.float64]
-_LONGER = 4  # chunks that the short way takes at a time
+_LONGER = 16  # bytes of an element's operands for which the fast ways take one chunk at a time; four of BF16 pairs
+_COPY: Terms = ((1.0, 0),)
 
 
 class View:
@@ -65,20 +68,43 @@ def _total(edit: DeltaEdit, state: Any, chunks: Sequence[FloatArray], offset: in
         return chunks[0] + edit.apply(state, chunks, offset)
 
 
+Way = Callable[..., tuple[Raw, NDArray[np.intp]] | None]  # raw bits of operands -> those of the result, and elements it leaves
+
+
+def _pair(terms: Terms, sources: Sequence[str], dtype: str, size: int) -> Way | None:
+    return pair_for(terms, size) if {*sources, dtype} == {"BF16"} and len(sources) == 2 else None
+
+
+def _sum(terms: Terms, sources: Sequence[str], dtype: str, size: int) -> Way | None:
+    return Sum(terms, sources, dtype, size) if Sum.applies(terms, sources, dtype) else None
+
+
+_WAYS = _pair, _sum
+
+
+def _dtypes(operands: Sequence[Checkpoint], name: str) -> tuple[str, ...]:
+    return tuple(o.tensors[name].dtype for o in operands)
+
+
 class Kernel:
     """Combines chunks for one thread, in buffers that are used again."""
 
     def __init__(self, plan: Plan, edits: Mapping[str, DeltaEdit | None], chunk: int) -> None:
-        self.plan, self.edits, self.chunk, self._longest = plan, edits, chunk, _LONGER * chunk
-        self._pairs: dict[Terms, PairBF16 | PairNear | None] = {}
-        self._raw: list[Raw] = []
+        self.plan, self.edits, self.chunk = plan, edits, chunk
+        self._ways: dict[tuple[object, ...], Way | None] = {}
+        self._raw: dict[tuple[int, str], Raw] = {}
 
-    def most(self, name: str) -> int:
-        """Elements of a tensor to combine at a time: the short way needs little memory for each, and less time for more."""
-        plain = not self.plan.low and self.plan.rounding == "nearest" and isinstance(self.edits[name], Linear)
-        plain &= not any(isinstance(o, AdaptedCheckpoint) for o in self.plan.operands)
-        dtypes = {self.plan.dtypes[name], *(o.tensors[name].dtype for o in self.plan.operands if name in o.tensors)}
-        return self._longest if plain and dtypes == {"BF16"} and len(self.plan.operands) == 2 else self.chunk
+    def most(self, name: str, state: Any) -> int:
+        """Elements of a tensor to combine at a time: the fast ways need little memory for each, and less time for more."""
+        edit, operands, dtype = self.edits[name], self.plan.operands, self.plan.dtypes[name]
+        if edit is None:
+            operands = operands[:1]
+        terms, sources = _COPY if edit is None else edit.terms(state), _dtypes(operands, name)
+        if terms is None or self.plan.low or self.plan.rounding != "nearest" or (edit is None and sources == (dtype,)):
+            return self.chunk
+        if any(isinstance(o, AdaptedCheckpoint) for o in operands):
+            return self.chunk
+        return self._longest(sources) if any(self._way(make, terms, sources, dtype) for make in _WAYS) else self.chunk
 
     def __call__(self, name: str, state: Any, start: int, stop: int) -> Raw:
         """Raw bits of elements start .. stop of the output's tensor, for the next call to overwrite; `state` is what the edit
@@ -89,27 +115,72 @@ class Kernel:
         factors = [o.factors(name) if isinstance(o, AdaptedCheckpoint) else None for o in plan.operands]
         if edit is None:
             if factors[0] is None and not plan.low and (plan.rounding == "nearest" or dtype == source):
-                raw = plan.operands[0].read(name, start, stop)
-                return raw if dtype == source else formats.round_to(formats.widen(raw, source), dtype)
+                if dtype == source:
+                    return plan.operands[0].read(name, start, stop)
+                return self._plain(_COPY, plan.operands[:1], name, start, stop, lambda chunks: formats.round_to(chunks[0], dtype))
             edit, factors, operands = Linear(()), factors[:1], plan.operands[:1]
         else:
             operands = plan.operands
-        sources = [o.tensors[name].dtype for o in operands]
         if plan.low or plan.rounding == "stochastic":
             return self._split(edit, state, name, operands, factors, start, stop)
         if any(f is not None for f in factors):
             return _with_adapters(edit, state, name, operands, factors, start, stop, dtype)
-        if dtype == "BF16" and sources == ["BF16", "BF16"]:
-            done = self._pair(edit, name, state, start, stop)
+        common = source if len(set(_dtypes(operands, name))) == 1 else "F64"
+
+        def slowly(chunks: Sequence[FloatArray]) -> Raw:
+            return combine(edit, state, chunks, start, dtype, common)
+
+        return self._plain(edit.terms(state), operands, name, start, stop, slowly)
+
+    def _plain(
+        self,
+        terms: Terms | None,
+        operands: Sequence[Checkpoint],
+        name: str,
+        start: int,
+        stop: int,
+        slowly: Callable[[Sequence[FloatArray]], Raw],
+    ) -> Raw:
+        """By the first of the fast ways that takes these numbers, and what that leaves, or all, `slowly` from float64."""
+        sources, dtype = _dtypes(operands, name), self.plan.dtypes[name]
+        raws: list[Raw] = []
+        for make in _WAYS:
+            way = None if terms is None else self._way(make, terms, sources, dtype)
+            if way is None:
+                continue
+            raws = raws or self._read(operands, sources, name, start, stop)
+            done = way(*raws)
             if done is not None:
-                return done
-        if stop - start > self.chunk:
-            out = np.empty(stop - start, "<u2")
-            for at in range(start, stop, self.chunk):
-                out[at - start : at - start + self.chunk] = self(name, state, at, min(at + self.chunk, stop))
-            return out
-        chunks = [o.read_float64(name, start, stop) for o in operands]
-        return combine(edit, state, chunks, start, dtype, source if len(set(sources)) == 1 else "F64")
+                out, left = done
+                if left.size:
+                    out[left] = slowly([formats.widen(raw[left], s) for raw, s in zip(raws, sources, strict=True)])
+                return out
+        out = np.empty(stop - start, formats.format_named(dtype).raw_dtype)
+        for at in range(start, stop, self.chunk):
+            end = min(at + self.chunk, stop)
+            out[at - start : end - start] = slowly([o.read_float64(name, at, end) for o in operands])
+        return out
+
+    def _way(self, make: Callable[..., Way | None], terms: Terms, sources: tuple[str, ...], dtype: str) -> Way | None:
+        key = (make, terms, sources, dtype)
+        if key not in self._ways:
+            if len(self._ways) > 3:  # weights that differ from tensor to tensor: keep few buffers
+                self._ways.clear()
+            self._ways[key] = make(terms, sources, dtype, self._longest(sources))
+        return self._ways[key]
+
+    def _longest(self, sources: Sequence[str]) -> int:
+        width = sum(formats.format_named(s).bits // 8 for s in sources)
+        return max(1, _LONGER // width) * self.chunk
+
+    def _read(self, operands: Sequence[Checkpoint], sources: Sequence[str], name: str, start: int, stop: int) -> list[Raw]:
+        out = []
+        for i, (operand, source) in enumerate(zip(operands, sources, strict=True)):
+            buffer = self._raw.get((i, source))
+            if buffer is None or buffer.size < stop - start:
+                buffer = self._raw[i, source] = np.empty(stop - start, formats.format_named(source).raw_dtype)
+            out.append(operand.read(name, start, stop, out=buffer))
+        return out
 
     def _split(
         self,
@@ -138,31 +209,6 @@ class Kernel:
         exact = formats.widen(high, dtype)
         with np.errstate(invalid="ignore"):
             return formats.round_to(np.where(np.isfinite(exact), total - exact, 0.0), dtype)
-
-    def _pair(self, edit: DeltaEdit, name: str, state: Any, start: int, stop: int) -> Raw | None:
-        terms = edit.terms(state)
-        if terms is None:
-            return None
-        if terms not in self._pairs:
-            if len(self._pairs) > 3:  # weights that differ from tensor to tensor: keep few buffers
-                self._pairs.clear()
-            self._pairs[terms] = pair_for(terms, self._longest)
-        pair = self._pairs[terms]
-        if pair is None:
-            return None
-        if not self._raw:
-            self._raw = [np.empty(self._longest, "<u2") for _ in range(2)]
-        first, second = (
-            operand.read(name, start, stop, out=buffer) for operand, buffer in zip(self.plan.operands, self._raw, strict=True)
-        )
-        done = pair(first, second)
-        if done is None:
-            return None
-        out, left = done
-        if left.size:
-            chunks = [formats.widen(raw[left], "BF16") for raw in (first, second)]
-            out[left] = combine(edit, state, chunks, start, "BF16", "BF16")
-        return out
 
 
 def _with_adapters(
