@@ -192,6 +192,13 @@ def test_crps_quadrature_with_components_of_very_different_size() -> None:
     np.testing.assert_allclose([float(cut.crps(v)) for v in y], [float(exact.crps(v)) for v in y], atol=1e-6 * float(exact.std()))
 
 
+@pytest.mark.parametrize("size", [1e-250, 1e-160, 1e160, 1e250])
+def test_crps_of_very_small_and_very_large_values_is_that_of_one_times_their_size(size: float) -> None:
+    w, loc, scale = np.array([0.6, 0.4]), np.array([1.0, 1.2]), np.array([0.1, 0.3])
+    one, other = Mixture(w, loc, scale, 4.0, 0.0), Mixture(w, loc * size, scale * size, 4.0, 0.0)
+    assert float(other.crps(0.9 * size)) == pytest.approx(float(one.crps(0.9)) * size, rel=1e-6)
+
+
 def test_cauchy_crps_and_moments_that_do_not_exist() -> None:
     cauchy = Mixture([1.0], [0.5], [2.0], 1.0)
     # by hand: the integral of (1/2 - atan(t)/pi)^2 over t > 0 is log(4) / (2 pi), from integration by parts

@@ -351,7 +351,9 @@ class Mixture(Predictive):
         low, high = flat.low[rows], flat.high[rows]
         inner = np.clip(y, low, high)
         centre = _dot(w, loc)
-        spread = np.sqrt(_dot(w, scale**2 + (loc - centre[:, None]) ** 2))
+        sizes = np.hypot(scale, loc - centre[:, None])
+        largest = sizes.max(axis=1)
+        spread = largest * np.sqrt(_dot(w, (sizes / largest[:, None]) ** 2))  # squares of 1e-200 would be zero, of 1e200 infinite
         spread = np.minimum(spread, high - low)
         # beyond this many scales from every component less than 1e-9 of the integral is left
         power = np.maximum(2 * np.where(np.isinf(df), 1.0, df) - 1, 1e-3)
