@@ -142,8 +142,9 @@ static double to_odd(terms of, int exact, int64_t at) {
             scale += absolute(values[j - 1]);
         }
         longword high = {.number = values[last]};
-        const longword rest = {.number = error};
-        if (scale == 0 || (absolute(error) > scale * 0x1p-40 && scale < absolute(high.number) * 0x1p-54)) {
+        const longword rest = {.number = error}, next = {.bits = high.bits + 1};
+        const double place = absolute(next.number - high.number) * (high.bits << 12 ? 1 : 0.5); /* to the nearer neighbour */
+        if (scale == 0 || (absolute(error) > scale * 0x1p-40 && scale < place * 0.75)) {
             if (high.number == 0) return first == 0 && 1 / first < 0 ? NAN : 0.0;
             if (error != 0 && !(high.bits & 1)) high.bits += (high.bits ^ rest.bits) >> 63 ? ~0ull : 1;
             return high.number - high.number == 0 ? high.number : NAN;
