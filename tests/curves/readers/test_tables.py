@@ -94,6 +94,19 @@ def test_without_a_step_rows_are_counted(tmp_path: Path) -> None:
     assert curves.x.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("step,loss\nwarm,3\nup,2\n", "column 'step' holds text such as 'warm', no numbers: the rows are counted"),
+        ("step,metric,value\nwarm,loss,3\nup,loss,2\n", "column 'step' holds text such as 'warm', no numbers: the rows"),
+        ("step,loss\n1,3\n2,2\nlast,1\n", "column 'step' holds text such as 'last', read as not a number"),
+    ],
+)
+def test_steps_that_are_text_are_told(text: str, note: str, tmp_path: Path) -> None:
+    [told] = list_runs(written(tmp_path, text)).runs[0].notes
+    assert told.startswith(note)
+
+
 def test_x_may_be_any_column(tmp_path: Path) -> None:
     file = written(tmp_path, "step,epoch,tokens,flops,loss\n0,0.0,0,1,4\n10,0.5,100,11,3\n20,1.0,200,21,2\n30,1.5,300,31,1\n")
     assert read_runs(file).x_name == "step"

@@ -7,7 +7,7 @@ empty cell means nothing was logged there; NaN and text in a column of numbers m
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ VALUE_COLUMNS = ("value", "metric_value", "val", "y")
 _STEP_WORDS = ("step", "_step", "global_step", "iteration", "iter", "training_iteration", "trainer/global_step", "x")
 _EXPORT = re.compile(r"^(?P<run>.+) - (?P<metric>[^ ].*?)(?P<extreme>__MIN|__MAX)?$")
 _DECIMAL_COMMA = re.compile(r"^[-+]?\d+,\d+$")
+_THOUSANDS = re.compile(r"^[-+]?\d{1,3}(,\d{3})+(\.\d+)?$")
 _INDEX = re.compile(r"^(unnamed: \d+|index|__index_level_\d+__|)$", re.IGNORECASE)
 _CONFIG_PREFIX = re.compile(r"^(config|hparams?|params?|hyperparameters?)[./]", re.IGNORECASE)
 # columns that `farfield runs read` writes beside the points
@@ -96,6 +97,28 @@ def position_column(columns: Sequence[str], numeric: Sequence[str]) -> str | Non
     return None
 
 
+def _position_notes(
+    frame: pl.DataFrame, columns: Sequence[str], position: str | None, found: Mapping[str, Numbers], where: Where
+) -> tuple[str, ...]:
+    """What to say of text where a run's position should be; InputError for 1,000, which stands for a number that is not read."""
+    if position is not None:
+        column, text = position, found[position][2]
+        said = "read as not a number"
+    else:
+        named = [c for c in columns if c.casefold().strip() in _STEP_WORDS or names.unit(c)]
+        text, column = next(
+            ((str(cells[0]), c) for c in named if frame[c].dtype == pl.String and len(cells := frame[c].drop_nulls())), (None, "")
+        )
+        said = "no numbers: the rows are counted instead"
+    if text is None:
+        return ()
+    if _THOUSANDS.match(text.strip()):
+        raise InputError(
+            f"{where.path}: column {column!r} holds {text!r}; write numbers without separators: {text.strip().replace(',', '')}"
+        )
+    return (f"column {column!r} holds text such as {text[:30]!r}, {said}",)
+
+
 def is_setting_name(column: str) -> bool:
     """Whether a column describes runs whatever it holds: it is named as configuration or as a seed."""
     return bool(_CONFIG_PREFIX.match(column)) or names.is_seed(column) or column in OWN_COLUMNS
@@ -136,7 +159,10 @@ def _with_times(frame: pl.DataFrame) -> pl.DataFrame:
 # -- cells as numbers -------------------------------------------------------------------------------------------------------
 
 
-def numbers(column: pl.Series) -> tuple[FloatArray, NDArray[np.bool_], str | None] | None:
+Numbers = tuple[FloatArray, NDArray[np.bool_], str | None]  # values, which were logged, the first cell that is no number
+
+
+def numbers(column: pl.Series) -> Numbers | None:
     """A column as (values, logged, first unreadable cell), or None if it does not hold numbers.
 
     Text in a column in which most cells are numbers counts as logged and not a number.
@@ -199,6 +225,7 @@ def _read_wide(
     notes = tuple(
         f"column {c!r} holds text such as {bad[:30]!r}, read as not a number" for c, (_, _, bad) in numeric.items() if bad
     )
+    notes += _position_notes(frame, columns, position, found, where)
     out = []
     for name, part in rows.items():
         step = step_all[part]
@@ -291,6 +318,7 @@ def _read_long(
     settings = _settings(frame, others, list(rows.values()), found, position)
     stamp = next((c for c in found if names.unit(c) == "timestamp"), None)
     step_name = "row" if position is None else names.unit(position) or position
+    notes = _position_notes(frame, others, position, found, where)
     out = []
     for name, part in rows.items():
         order = part[np.argsort(codes[part], kind="stable")]
@@ -301,7 +329,7 @@ def _read_long(
             step = np.arange(piece.size, dtype=np.float64) if position is None else found[position][0][piece]
             metrics[str(tag[int(piece[0])])] = settle(step, value[0][piece], None if stamp is None else found[stamp][0][piece])
         described = settings_of(frame, settings, int(part[0]), int(part[-1]), step_name)
-        out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, **described))
+        out.append(RunLog(name, where.path, metrics, step_name, folder=where.folder, notes=notes, **described))
     return out
 
 
