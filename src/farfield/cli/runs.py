@@ -8,6 +8,8 @@ import click
 
 from farfield.cli import Group
 from farfield.cli.output import emit, format_of, notes, output_options
+from farfield.cli.reading import PATHS, RUN_COLUMN, reading_options
+from farfield.cli.reading import read as read_chosen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from farfield.curves.data import Curves
 
 _MOST_NOTES = 8
-_PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-_RUN_COLUMN = click.option("--run-column", metavar="COLUMN", help="The column of a table that tells runs apart.")
 
 
 @click.group("runs", cls=Group)
@@ -25,8 +25,8 @@ def command() -> None:
 
 
 @command.command("list")
-@_PATHS
-@_RUN_COLUMN
+@PATHS
+@RUN_COLUMN
 @click.option("--all", "everything", is_flag=True, help="Housekeeping columns too (learning rate, times, ...), and every row.")
 @output_options
 def list_(
@@ -60,31 +60,13 @@ def _shown(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 @command.command("read")
-@_PATHS
-@click.option("--metric", metavar="NAME", help="The metric to read, where several were logged.")
-@click.option("--x", metavar="NAME", help="step, epoch, tokens, time or a column; default: what the logs count.")
-@click.option("--goal", type=click.Choice(["min", "max"]), help="Which way is better, where the name does not tell.")
-@click.option("--run", "runs", metavar="NAME", multiple=True, help="Only runs of this name or pattern (repeatable).")
-@_RUN_COLUMN
+@reading_options
 @output_options
-def read(
-    paths: tuple[str, ...],
-    metric: str | None,
-    x: str | None,
-    goal: Any,
-    runs: tuple[str, ...],
-    run_column: str | None,
-    as_json: bool,
-    as_csv: bool,
-    out: str | None,
-    quiet: bool,
-) -> None:
+def read(as_json: bool, as_csv: bool, out: str | None, quiet: bool, **chosen: Any) -> None:
     """One metric of many runs as one table, a row a point: run, x, value, covariates, attributes."""
-    from farfield.curves.readers import read_runs
-
     fmt = format_of(as_json, as_csv, out)
     with notes(quiet):
-        curves = read_runs(list(paths), metric=metric, x=x, goal=goal, runs=list(runs) or None, run_column=run_column)
+        curves = read_chosen(chosen)
     if fmt == "table":
         emit(_ends(curves), fmt, out, footer=f"\n{curves!r}")
     else:

@@ -7,27 +7,15 @@ from typing import Any
 import click
 
 from farfield.cli.output import emit, format_of, notes, output_options
-from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, read_context, reading_options
+from farfield.cli.reading import CONTEXT, ESTIMATE, LR_SCHEDULE, SEED, read, read_context, reading_options, stopping_options
 
 
 @click.command("stop")
 @reading_options
-@click.option(
-    "--rule", type=click.Choice(["probability", "regret", "winner"]), default="probability", show_default=True,
-    help="Stop what is unlikely to beat the best so far at any step, what gains less than a fresh run, or all that --risk allows.",
-)  # fmt: skip
-@click.option("--threshold", type=float, help="The probability, default 0.05; or multiples of a fresh run's gain, default 1.")
-@click.option(
-    "--risk", type=float, default=0.05, show_default=True, help="Bound on P(the winner is stopped) by the end; less early."
-)
-@click.option("--to", type=float, metavar="X", help="Where the runs end; default: each run's planned end.")
+@stopping_options
 @click.option("--best", type=float, metavar="VALUE", help="A value to beat besides those logged.")
 @click.option("--price", type=float, help="For --rule regret: the least gain worth a unit of x.")
 @click.option("--budget", type=float, metavar="X", help="What all runs may still spend, in x: it decides how many are stopped.")
-@click.option(
-    "--despite", type=click.Choice(["uncalibrated", "decay", "schedule"]), multiple=True,
-    help="Stop although the forecast is uncalibrated, a decay is to come, or the schedule is unknown (repeatable).",
-)  # fmt: skip
 @ESTIMATE
 @click.option(
     "--method", default="forms", show_default=True, help="A curve form by name, forms: all of them, auto: the network too."

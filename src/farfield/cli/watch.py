@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from farfield.cli.output import emit, notes
-from farfield.cli.reading import CONTEXT, LR_SCHEDULE, SEED, read_context, reading_options
+from farfield.cli.reading import CONTEXT, LR_SCHEDULE, SEED, read_context, reading_options, stopping_options
 from farfield.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,22 +26,7 @@ _LAST_WAIT = 60.0
 
 @click.command("watch")
 @reading_options
-@click.option("--to", type=float, metavar="X", help="Where the runs end; default: each run's planned end.")
-@click.option(
-    "--rule",
-    type=click.Choice(["probability", "regret", "winner"]),
-    default="probability",
-    show_default=True,
-    help="Stop what will not beat the best, or what is not worth its budget.",
-)
-@click.option("--threshold", type=float, metavar="P", help="Of the rule; default 0.05 (probability), 1 (regret).")
-@click.option("--risk", type=float, default=0.05, show_default=True, help="Bound on P(the winner is stopped), over all stops.")
-@click.option(
-    "--despite",
-    type=click.Choice(["uncalibrated", "decay", "schedule"]),
-    multiple=True,
-    help="Stop in spite of this caveat (repeatable).",
-)
+@stopping_options
 @LR_SCHEDULE
 @CONTEXT
 @click.option(
