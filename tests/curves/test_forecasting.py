@@ -341,6 +341,8 @@ def test_an_unknown_schedule_is_said_and_widens() -> None:
     assert any("the learning-rate schedule of the run is unknown" in w for w in unknown.warnings)
     assert not any("unknown" in w for w in known.warnings)
     assert unknown.decay_at is None
+    assert "no schedule is named" in unknown.notes[0]
+    assert told(GOOD[:2], x=X[:2], lr_schedule=None).notes == ("",)  # the schedule is not why it was refused
 
 
 def test_bad_and_doubled_points_are_told() -> None:

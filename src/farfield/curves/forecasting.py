@@ -269,7 +269,8 @@ def _schedule_words(
     """Where decays begin, a note a run, and warnings about rates that will fall or that nobody knows."""
     schedules = schedules_of(curves, spec)
     decay_at = np.array([s.decay_start for s in schedules], dtype=np.float64)
-    notes = [s.note for s in schedules]
+    forecast = set(rows.tolist())
+    notes = [s.note if i in forecast else "" for i, s in enumerate(schedules)]  # no schedule is why a run was refused
     for i, (bad, doubled) in enumerate(zip(curves.column("n_nonfinite"), curves.column("n_duplicate"), strict=True)):
         if bad or doubled:
             found = [f"{bad} not finite"] * bool(bad) + [f"{doubled} at a doubled {curves.x_name}"] * bool(doubled)
@@ -279,12 +280,12 @@ def _schedule_words(
     unknown = int(np.isnan(fall[rows]).sum())
     if coming:
         warnings.append(
-            f"a learning-rate decay is still to come in {_runs(coming, rows.size)}: where they end depends on it, so none is "
-            "called hopeless"
+            f"a learning-rate decay is still to come in {_runs(coming, rows.size)}: {_ending(coming)} depends on it, so "
+            f"{'none is' if coming > 1 else 'it is not'} called hopeless"
         )
     if unknown:
         warnings.append(
-            f"the learning-rate schedule of {_runs(unknown, rows.size)} is unknown: a decay would change where they end "
+            f"the learning-rate schedule of {_runs(unknown, rows.size)} is unknown: a decay would change {_ending(unknown)} "
             "(say it with --lr-schedule)"
         )
     return (decay_at if np.isfinite(decay_at).any() else None), notes, warnings
@@ -301,6 +302,10 @@ def _other_warnings(curves: Curves, rows: IntArray, calibrated: NDArray[np.bool_
         some = int((curves.column("n_nonfinite") > 0).sum())
         out.append(f"{bad} value{'s' * (bad != 1)} in {some} run{'s' * (some != 1)} not finite: reported, not fitted")
     return out
+
+
+def _ending(n: int) -> str:
+    return "where they end" if n > 1 else "where it ends"
 
 
 def _runs(n: int, total: int) -> str:
