@@ -117,6 +117,8 @@ def test_x_may_be_any_column(tmp_path: Path) -> None:
     assert read_runs(file).covariates["tokens"].tolist() == [0, 100, 200, 300]
     with pytest.raises(InputError, match=r"unknown x 'token'; nearest: tokens"):
         read_runs(file, x="token")
+    with pytest.raises(InputError, match=r"unknown x 'epochs'; allowed: step, loss$"):  # no kind that the log lacks is offered
+        read_runs(written(tmp_path, "step,loss\n1,2\n2,1\n", "short.csv"), x="epochs")
 
 
 def test_covariates_are_the_last_known_before_a_point(tmp_path: Path) -> None:

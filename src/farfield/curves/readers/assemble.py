@@ -143,7 +143,8 @@ def _x_name(runs: Sequence[RunLog], x: str | None, paths: Sequence[str], given: 
         )
         raise InputError(f"runs are counted in different units ({_some(own)}); choose one, for example:\n  {hint}")
     if not any(has_x(run, x) for run in runs):
-        raise unknown_name("x", x, dict.fromkeys([*own, *names.STEP_NAMES[1:], *(name for run in runs for name in run.metrics)]))
+        kinds = [kind for kind in names.STEP_NAMES if any(has_x(run, kind) for run in runs)]
+        raise unknown_name("x", x, dict.fromkeys([*own, *kinds, *(name for run in runs for name in run.metrics)]))
     lacking = [run.name for run in runs if not has_x(run, x)]
     if lacking:
         raise InputError(
