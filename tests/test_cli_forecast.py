@@ -156,7 +156,7 @@ def test_by_moves_each_run_on_from_its_own_end(runs: str, given: dict[str, Any])
     np.testing.assert_array_equal(beyond(curves, *parse_by("1.5x")), 1.5 * curves.last_x)
 
 
-@pytest.mark.parametrize("text", ["2", "x", "-2x", "1x", "0.5x", "+0", "+-5", "2xx", "nanx", "", "1e3"])
+@pytest.mark.parametrize("text", ["2", "x", "-2x", "1x", "0.5x", "+0", "+-5", "2xx", "nanx", "", "1e3", "1e400x", "+1e400"])
 def test_by_refuses_what_it_cannot_read(text: str) -> None:
     with pytest.raises(InputError, match="--by"):
         parse_by(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import shlex
@@ -174,6 +175,8 @@ def parse_by(text: str) -> tuple[float, float]:
     if found is None:
         raise InputError(f"--by {text}: allowed: a multiple of the last x such as 2x, or a distance such as +500")
     factor, more = float(found["factor"] or 1), float(found["more"] or 0)
+    if math.isinf(factor) or math.isinf(more):
+        raise InputError(f"--by {text}: allowed: a finite number")
     if found["factor"] and factor <= 1:
         raise InputError(f"--by {text}: the multiple must be above 1, such as 2x")
     if found["more"] and more <= 0:

@@ -125,6 +125,8 @@ def test_the_regret_rule_stops_what_gains_less_than_the_price() -> None:
     assert advised(curves, rule="regret", risk=1.0, price=1e9).stop.all()
     assert not advised(curves, rule="regret", price=0.0).stop.any()
     assert found.price == pytest.approx(found.ends.fresh_gain() / 400.0)
+    with pytest.raises(InputError, match=r"price is -1; allowed: .* 0 or more"):
+        advised(curves, rule="regret", price=-1)
 
 
 def test_a_budget_is_kept_when_runs_fall_as_one_over_x() -> None:

@@ -131,6 +131,8 @@ class Adviser:
             checks.choice("despite", name, CAVEATS)
         self.best = None if best is None else float(checks.finite("best", best, ndim=0))
         self.price = None if price is None else float(checks.finite("price", price, ndim=0))
+        if self.price is not None and self.price < 0:
+            raise InputError(f"price is {price}; allowed: a gain per unit of x, 0 or more")
         self.to, self.context, self.despite, self.rng = to, context, frozenset(despite), rng
         self._fixed = forecaster is not None
         self.forecaster = forecaster or make_forecaster(method, estimate=estimate, lr_schedule=lr_schedule, censoring="reweight")
