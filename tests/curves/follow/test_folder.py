@@ -18,24 +18,10 @@ from farfield.curves.follow import LogFolder
 from farfield.curves.follow.pieces import LineFollower, contested
 from farfield.curves.readers import RunLog, list_runs, tfevents
 from farfield.errors import FormatError, InputError
+from run_logs import assert_same
 
 DATA = Path(__file__).parents[1] / "readers" / "data"
 GROWING = ("keras", "lightning", "ray", "tensorboard", "tensorboardx", "wandb", "huggingface", "mlflow_files")
-
-
-def assert_same(got: list[RunLog], want: list[RunLog]) -> None:
-    assert [run.name for run in got] == [run.name for run in want]
-    for a, b in zip(got, want, strict=True):
-        assert (a.source, a.config, a.status, a.step_name, a.group) == (b.source, b.config, b.status, b.step_name, b.group)
-        assert list(a.metrics) == list(b.metrics)
-        for name, series in a.metrics.items():
-            other = b.metrics[name]
-            np.testing.assert_array_equal(series.step, other.step)
-            np.testing.assert_array_equal(series.value, other.value)
-            assert (series.time is None) == (other.time is None)
-            if series.time is not None and other.time is not None:
-                np.testing.assert_array_equal(series.time, other.time)
-            assert (series.n_overlap, series.renumbered) == (other.n_overlap, other.renumbered)
 
 
 def fresh(root: Path) -> list[RunLog]:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from farfield.curves.follow import LogFolder, pieces
-from farfield.curves.readers import RunLog, list_runs, sqlite
+from farfield.curves.readers import list_runs, sqlite
+from run_logs import assert_same
 
 DATA = Path(__file__).parents[1] / "readers" / "data"
 Insert = Callable[[sqlite3.Connection, int, int], None]
@@ -54,21 +55,6 @@ def trackio(store: sqlite3.Connection, run: int, step: int) -> None:
 INSERT: dict[str, Insert] = {"mlflow": mlflow, "optuna": optuna, "trackio": trackio}
 FILES = {"mlflow": "mlflow_sqlite", "optuna": "optuna", "trackio": "trackio"}
 TABLE = {"mlflow": "metrics", "optuna": "trial_intermediate_values", "trackio": "metrics"}
-
-
-def assert_same(got: list[RunLog], root: Path) -> None:
-    want = list(list_runs([root]).runs)
-    assert [run.name for run in got] == [run.name for run in want]
-    for a, b in zip(got, want, strict=True):
-        for field in ("source", "config", "status", "step_name", "group", "folder", "planned", "seed", "goals"):
-            assert getattr(a, field) == getattr(b, field)
-        assert list(a.metrics) == list(b.metrics)
-        for name, series in a.metrics.items():
-            other = b.metrics[name]
-            np.testing.assert_array_equal(series.step, other.step)
-            np.testing.assert_array_equal(series.value, other.value)
-            np.testing.assert_array_equal(series.time, other.time)
-            assert (series.n_overlap, series.renumbered) == (other.n_overlap, other.renumbered)
 
 
 def begin(kind: str, root: Path, mode: str = "wal") -> sqlite3.Connection:
@@ -124,14 +110,14 @@ def test_a_look_fetches_the_new_rows_and_the_last_one(
             assert folder.poll()
             got = folder.runs()
             assert fetched["points"] == new + 1
-            assert_same(got, tmp_path)
+            assert_same(got, list_runs([tmp_path]).runs)
         fetched["points"] = 0
         assert not folder.poll()
         assert fetched["points"] == 0
         INSERT[kind](store, 0, steps[0])  # not committed: not there
         folder.poll()
         if mode == "wal":
-            assert_same(folder.runs(), tmp_path)
+            assert_same(folder.runs(), list_runs([tmp_path]).runs)
         store.rollback()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store.db"]  # nothing was left beside it
 
@@ -147,7 +133,7 @@ def test_runs_without_new_points_keep_theirs_and_states_are_seen(tmp_path: Path,
         store.commit()
         folder.poll()
         after = folder.runs()
-        assert_same(after, tmp_path)
+        assert_same(after, list_runs([tmp_path]).runs)
         changed = [run.name for run in after if run.metrics is not before[run.source].metrics]
         assert changed == ["new-1"]
         assert {run.name: run.status for run in after}["new-2"] == "finished"
@@ -181,12 +167,12 @@ def test_edits_are_found_and_the_store_read_as_a_whole_until_it_only_grows(
         folder.poll()
         follower._compare_at = 0.0  # a minute later
         folder.poll()
-        assert_same(folder.runs(), tmp_path)
+        assert_same(folder.runs(), list_runs([tmp_path]).runs)
         for step in (7, 8):
             INSERT[kind](store, 1, step)
             store.commit()
             folder.poll()
-            assert_same(folder.runs(), tmp_path)
+            assert_same(folder.runs(), list_runs([tmp_path]).runs)
         assert not follower._edited
         assert follower._held is not None
 
@@ -203,7 +189,7 @@ def test_points_out_of_order_are_read_anew(kind: str, tmp_path: Path, monkeypatc
         store.commit()
         folder.poll()
         folder.settle()
-        assert_same(folder.runs(), tmp_path)
+        assert_same(folder.runs(), list_runs([tmp_path]).runs)
 
 
 def test_a_table_without_rowid_is_read_as_a_whole(tmp_path: Path) -> None:
@@ -220,7 +206,7 @@ def test_a_table_without_rowid_is_read_as_a_whole(tmp_path: Path) -> None:
         folder.poll()
         assert isinstance(follower, pieces.StoreFollower)
         assert follower._held is None
-        assert_same(folder.runs(), tmp_path)
+        assert_same(folder.runs(), list_runs([tmp_path]).runs)
 
 
 def test_a_store_that_is_replaced_or_locked_is_read_when_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,9 +222,9 @@ def test_a_store_that_is_replaced_or_locked_is_read_when_it_can_be(tmp_path: Pat
         optuna(store, 0, 6)
         store.commit()
         folder.poll()
-        assert_same(folder.runs(), tmp_path)
+        assert_same(folder.runs(), list_runs([tmp_path]).runs)
     (tmp_path / "store.db").unlink()
     with contextlib.closing(begin("optuna", tmp_path)) as store:
         folder.poll()
         folder.settle()
-        assert_same(folder.runs(), tmp_path)
+        assert_same(folder.runs(), list_runs([tmp_path]).runs)

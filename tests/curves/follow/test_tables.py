@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,33 +16,13 @@ from farfield.curves.follow.pieces import LineFollower
 from farfield.curves.follow.tablerows import TableRows
 from farfield.curves.follow.watch import Watch
 from farfield.curves.readers import RunLog, list_runs
-from farfield.curves.readers.record import Series
 from farfield.curves.stopping import Adviser
 from farfield.errors import InputError
+from run_logs import assert_same
 from sweep_on_disk import END, values
 
 WIDE = "run,step,val_loss,lr,width,planned_end,note"
 LONG = "run,step,metric,value,seed"
-
-
-def assert_same(got: list[RunLog], want: list[RunLog]) -> None:
-    assert [run.name for run in got] == [run.name for run in want]
-    for a, b in zip(got, want, strict=True):
-        for field in ("source", "config", "status", "step_name", "group", "folder", "planned", "seed", "notes"):
-            assert getattr(a, field) == getattr(b, field)
-        assert [type(v) for v in a.config.values()] == [type(v) for v in b.config.values()]
-        assert list(a.metrics) == list(b.metrics)
-        for name, series in a.metrics.items():
-            assert_same_series(series, b.metrics[name])
-
-
-def assert_same_series(a: Series, b: Series) -> None:
-    np.testing.assert_array_equal(a.step, b.step)
-    np.testing.assert_array_equal(a.value, b.value)
-    assert (a.time is None) == (b.time is None)
-    if a.time is not None and b.time is not None:
-        np.testing.assert_array_equal(a.time, b.time)
-    assert (a.n_overlap, a.renumbered) == (b.n_overlap, b.renumbered)
 
 
 def fresh(root: Path) -> list[RunLog]:
@@ -107,7 +86,7 @@ def test_a_look_reads_what_is_new_and_no_more(header: str, row: Any, tmp_path: P
         parsed |= {"rows": 0, "bytes": 0}
         assert folder.poll()
         assert parsed == {"rows": 30, "whole": 1, "bytes": len(new)}
-        assert_same(folder.runs(), fresh(tmp_path))
+        assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     parsed |= {"rows": 0, "bytes": 0}
     assert not folder.poll()
     assert parsed == {"rows": 0, "whole": 1, "bytes": 0}
@@ -122,7 +101,7 @@ def test_runs_that_begin_later_are_read_on_too(tmp_path: Path, parsed: dict[str,
         file.write(wide("late", 0) + "\n" + wide("later", 0) + "\n")
     assert folder.poll()
     assert parsed["whole"] == 1
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     untouched = {run.name: run for run in folder.runs()}
     with path.open("a") as file:
         file.write(wide("late", 1) + "\n")
@@ -157,7 +136,7 @@ def test_rows_that_change_what_columns_are_have_the_table_read_anew(last: str, t
         file.write(last + "\n")
     folder.poll()
     folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path) or folder.runs())
+    assert_same(folder.runs(), fresh(tmp_path) or folder.runs(), to_the_note=True)
 
 
 def test_settling_finds_files_however_long_the_last_walk_took(tmp_path: Path) -> None:
@@ -167,7 +146,7 @@ def test_settling_finds_files_however_long_the_last_walk_took(tmp_path: Path) ->
     folder.poll()
     assert folder.runs() == []
     folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
 
 
 labels = st.sampled_from(["a", "b", "c d", "é", "10", "007", ""])
@@ -224,7 +203,7 @@ def test_any_table_grown_anyhow_reads_as_at_once_at_every_look(
         copy.write_bytes(whole[: whole.rfind(b"\n") + 1])
         want = fresh(copy.parent)
         if want:  # what a fresh read refuses leaves what was known
-            assert_same([run.renamed(run.name) for run in got], [_at(run, path) for run in want])
+            assert_same([run.renamed(run.name) for run in got], [_at(run, path) for run in want], to_the_note=True)
 
 
 def _at(run: RunLog, path: Path) -> RunLog:
@@ -243,38 +222,38 @@ def test_half_written_lines_rotation_truncation_and_rewriting(tmp_path: Path) ->
         folder.poll()
         if end < len(line):
             assert folder.runs() is not None
-            assert_same(folder.runs(), before)
-    assert_same(folder.runs(), fresh(tmp_path))
+            assert_same(folder.runs(), before, to_the_note=True)
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     # rotated: the new part repeats the header
     path.rename(tmp_path / "sweep.csv.1")
     path.write_text(WIDE + "\n" + sweep(wide, 4, 21, 30))
     for _ in range(2):
         folder.poll()
         folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     with path.open("a") as file:
         file.write(sweep(wide, 4, 30, 31))
     folder.poll()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     # written anew by run instead of by step, as a frame that is saved again and again
     (tmp_path / "sweep.csv.1").unlink()
     path.write_text(WIDE + "\n" + "".join(wide(f"run-{i}", k) + "\n" for i in range(4) for k in range(32)))
     for _ in range(2):
         folder.poll()
         folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     # edited in place, as long as before
     data = path.read_bytes()
     at = data.index(b"run-2,5,") + len(b"run-2,5,")
     path.write_bytes(data[:at] + b"9" + data[at + 1 :])
     folder.poll()
     folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     # truncated: all is told again from the start
     path.write_text(WIDE + "\n" + sweep(wide, 4, 0, 3))
     folder.poll()
     folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     assert [kind for kind, _ in folder.notices()] == ["restarted"] * 4
 
 
@@ -286,7 +265,7 @@ def test_a_setting_of_one_run_is_typed_by_all_its_cells(cell: str, tmp_path: Pat
     with path.open("a") as file:
         file.write(f"20,0.5,{cell}\n")
     folder.poll()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
 
 
 def test_a_column_that_tells_runs_apart_by_repeating_is_held_to_that(tmp_path: Path) -> None:
@@ -298,14 +277,14 @@ def test_a_column_that_tells_runs_apart_by_repeating_is_held_to_that(tmp_path: P
         file.write("".join(f"n{i},0,{i / 3}\n" for i in range(9)))  # names no longer repeat
     folder.poll()
     folder.settle()
-    assert_same(folder.runs(), fresh(tmp_path))
+    assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     assert len(folder.runs()) == 1
     for k in range(12):
         with path.open("a") as file:
             file.write(f"m1,{k + 2},{k / 3}\n")  # until they repeat again
         folder.poll()
         folder.settle()
-        assert_same(folder.runs(), fresh(tmp_path))
+        assert_same(folder.runs(), fresh(tmp_path), to_the_note=True)
     assert len(folder.runs()) == 17
 
 
@@ -334,7 +313,7 @@ def test_a_watch_that_begins_again_on_a_table_repeats_nothing_and_reads_the_same
     assert watching.advice.curves.last_x.min() == 22
     watching.journal.close()
     again = begin()
-    assert_same(again.folder.runs(), watching.folder.runs())
+    assert_same(again.folder.runs(), watching.folder.runs(), to_the_note=True)
     assert again.step() == []
     assert set(again.journal.advised) == {f"sweep.csv:{run.name}" for run in again.folder.runs()}
     again.journal.close()
