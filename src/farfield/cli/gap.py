@@ -68,8 +68,8 @@ def command(
     failures: dict[str, str] = {}
     results: list[GapResult] = []
     with notes(quiet):
-        from farfield.gap import compare, extrapolation_gap
-        from farfield.gap.tables import MODELS, built_in, describe, from_file, prepare, read_table
+        from farfield.gap import compare, extrapolation_gap, get_score
+        from farfield.gap.tables import MODELS, built_in, check_score, describe, from_file, prepare, read_table
         from farfield.splits import ConditionSplit
 
         frame = read_table(data)
@@ -81,6 +81,7 @@ def command(
             groups = column(table.X, group)
             table.left_out[group] = "the group"
         scoring = score or ("mae" if table.task == "regression" else "accuracy")
+        check_score(get_score(scoring), table, target, (model, *others))
         split = ConditionSplit(beyond, n_repeats=repeats, inside_size=inside_size, random_state=seed)
         pipeline = describe(table)
         for name in dict.fromkeys([model, *others]):

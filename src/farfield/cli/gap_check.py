@@ -35,14 +35,16 @@ def command(
     """
     fmt = format_of(as_json, as_csv, out)
     with notes(quiet):
+        from farfield.gap import get_score
         from farfield.gap.check import gap_check
-        from farfield.gap.tables import MODELS, built_in, from_file, matching, prepare, read_table
+        from farfield.gap.tables import MODELS, built_in, check_score, from_file, matching, prepare, read_table
 
         table = prepare(read_table(train), target)
         rows, ignored = matching(read_table(new), table, target)
         own = ":" in model and model not in MODELS
         estimator = from_file(model) if own else built_in(model, table, seed)
         scoring = score or ("mae" if table.task == "regression" else "accuracy")
+        check_score(get_score(scoring), table, target, (model,))
         used = [c for c in table.X.columns if c not in table.left_out]
         found = gap_check(
             estimator, table.X, table.y, rows, scoring=scoring, k=k, edge=edge, level=level, name=model, rng=seed,

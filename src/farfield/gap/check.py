@@ -28,11 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.errors import InputError
-from farfield.gap.measure import _target
 from farfield.gap.models import answer, copied, fit, name_of
 from farfield.gap.reach import Cloud, Embed, shells
 from farfield.gap.result import Estimate
 from farfield.gap.scores import SCORES, Score, Seen, get_score
+from farfield.gap.targets import target_of
 from farfield.intervals import resample_counts, wilson
 from farfield.seeds import Seed, generator
 from farfield.splits.rows import FloatArray, IntArray, n_rows, take_rows
@@ -188,7 +188,7 @@ def gap_check(
     n, n_new = n_rows(X), n_rows(new)
     if n_new == 0:
         raise InputError("there are no new rows")
-    target = _target(y, n, score)
+    target = target_of(y, n, score)
     label = name or name_of(model)
     if not hasattr(model, "predict"):
         raise InputError(f"the model is a {type(model).__name__}, which has no predict")

@@ -11,12 +11,14 @@ in, get the variance between repeats instead, by the delete-d jackknife, or the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from farfield.gap.apart import by_chance, leant
 from farfield.gap.resample import Resamples, linear_error
 from farfield.gap.result import Estimate
 from farfield.gap.scores import Score
@@ -62,6 +64,7 @@ class Intervals:
     resamples: Resamples | None
     evidence: Evidence | None
     linear: bool = False  # a difference of two models, linear in the losses whatever the score
+    apart: float = 0.0  # how far the model's answers lie from the reference's, in units of the mean loss; 0: not known
 
     def of(self, weights: FloatArray, value: float) -> Estimate:
         """The interval around `value`, the sum of `weights` (3,) times the scores."""
@@ -80,6 +83,10 @@ class Intervals:
             if own > 0 and kept.mean() > 0.9:
                 upper, lower = (float(q) for q in np.quantile((draws[kept] - value) / within[kept], tails))
                 low, high, error = min(value, value - lower * own), max(value, value - upper * own), own
+        pairs = weights[REFERENCE] ** 2 * self._pairs
+        if pairs > 0 and error > 0:
+            wider = float(np.sqrt(1 + pairs / error**2))
+            low, high, error = value - wider * (value - low), value + wider * (high - value), wider * error
         training = self._training(weights)
         if training.noise > 0:
             total = float(np.sqrt(max(error**2 + training.variance, LEAST * error**2)))
@@ -90,6 +97,8 @@ class Intervals:
             else:
                 low, high = value - t * total, value + t * total
             error = total
+        if self._leans(weights):
+            low, high = leant(value, low, high, self._far)
         if self.few and n > 1:
             # the bootstrap's variance lacks a factor n / (n - 1), and its normal tails are too light
             half = float(special.stdtrit(n - 1, tails[1])) * error * np.sqrt(n / (n - 1))
@@ -99,6 +108,26 @@ class Intervals:
             if half > (high - low) / 2:
                 low, high = value - half, value + half
         return Estimate(value, low, high, n, error)
+
+    # -- near zero -----------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _far(self) -> float:
+        """How far the model's answers lie from the reference's, in units of the score."""
+        return self.apart * abs(float(self._slope(self.means)[REFERENCE])) if self.apart > 0 else 0.0
+
+    @cached_property
+    def _pairs(self) -> float:
+        """The variance that pairs of rows of different folds add to the reference of a single repeat."""
+        e = self.evidence
+        if not self._far or e is None or self.resamples is None or e.repeated or not e.fold.any():
+            return 0.0
+        weights = weights_of(self.score.lower_is_better)["extrapolation"]
+        share = by_chance(float(self._finish(self.means)[1:] @ weights[1:]), self._far)
+        return share * self._errors(self.resamples, weights)[1] ** 2
+
+    def _leans(self, weights: FloatArray) -> bool:
+        return bool(self._far and self.evidence and self.evidence.repeated and not weights[INSIDE] and weights[1:].all())
 
     def _finish(self, means: FloatArray) -> FloatArray:
         return means if self.linear or self.score.finish is None else self.score.finish(means)

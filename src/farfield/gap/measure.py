@@ -17,11 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks, processors
 from farfield.errors import InputError
+from farfield.gap.apart import Pair, apart
 from farfield.gap.estimates import FEW_GROUPS, FEW_ROWS, Intervals, weights_of
 from farfield.gap.models import answer, fit, name_of, selection_of
 from farfield.gap.resample import resampled
 from farfield.gap.result import Estimate, GapResult
 from farfield.gap.scores import Score, Seen, get_score
+from farfield.gap.targets import target_of
 from farfield.gap.training import BEYOND, INSIDE, REFERENCE, Evidence
 from farfield.intervals import resample_counts
 from farfield.seeds import Seed, generator
@@ -39,6 +41,7 @@ class _Scored(NamedTuple):
     answers: NDArray[Any]
     values: FloatArray | None
     reach: FloatArray
+    seen: Seen
 
 
 def extrapolation_gap(
@@ -89,7 +92,7 @@ def extrapolation_gap(
         checks.choice("reference", reference, ("matched",))
     score = get_score(scoring)
     n = n_rows(X)
-    target = _target(y, n, score)
+    target = target_of(y, n, score)
     label = name or name_of(estimator)
     fitted = not hasattr(estimator, "fit")
     notes: list[str] = []
@@ -122,7 +125,8 @@ def extrapolation_gap(
     else:
         ratios = _whole_draws(scored, regions, target, codes, n_boot, generator(rng), score)
     counts, few = _counts(scored, codes, unit_name, notes)
-    sure = Intervals(score, level, means, ratios, counts, few, per_split, resamples, evidence)
+    far = apart(_pairs(scored, target), score)
+    sure = Intervals(score, level, means, ratios, counts, few, per_split, resamples, evidence, apart=far)
     finished = means if score.finish is None else score.finish(means)
     found: dict[str, Estimate] = {}
     for quantity, weights in weights_of(score.lower_is_better).items():
@@ -188,14 +192,14 @@ def _scored(
             for part, rows, some, reach in (
                 (INSIDE, region.inside, slice(None, cut), np.ones(cut)), (BEYOND, region.beyond, slice(cut, None), region.reach)
             ):  # fmt: skip
-                out.append(_Scored(part, task.split, 0, rows, answers[some], None if values is None else values[some], reach))
+                out.append(_Scored(part, task.split, 0, rows, answers[some], None if values is None else values[some], reach, seen))
             order = np.argsort(region.beyond, kind="stable")
             continue
         # R2 keeps the denominator of what was seen, so the reference is scored as the model is
         scale = seen if score.needs == "proba" or scale is None else scale
         values = None if score.rows is None else score.rows(y[task.score], answers, scale)
         reach = region.reach[order[np.searchsorted(region.beyond[order], task.score)]]
-        out.append(_Scored(REFERENCE, task.split, task.fold, task.score, answers, values, reach))
+        out.append(_Scored(REFERENCE, task.split, task.fold, task.score, answers, values, reach, scale))
     return out
 
 
@@ -219,7 +223,7 @@ def _left_out(
         model, seen = fit(estimator, X, y, task.fit, score, where)
         answers = answer(model, X, task.score, score, where)
         values = None if score.rows is None else score.rows(y[task.score], answers, seen)
-        mean = _score_of(y, [_Scored(BEYOND, 0, 0, task.score, answers, values, np.empty(0))], score)
+        mean = _score_of(y, [_Scored(BEYOND, 0, 0, task.score, answers, values, np.empty(0), seen)], score)
         return mean if score.finish is None else float(score.finish(np.array(mean)))
 
     return float(np.mean(list(in_threads(run, tasks, n_jobs))))
@@ -251,23 +255,6 @@ def threads(n_jobs: int | None) -> int:
 
 
 # -- data ----------------------------------------------------------------------------------------------------------------------
-
-
-def _target(y: ArrayLike, n: int, score: Score) -> NDArray[Any]:
-    target = np.asarray(y)
-    if score.numeric:
-        words = [v for v in target.ravel() if isinstance(v, str)] if target.dtype.kind in "OU" else []
-        if words:
-            one = str(words[0])
-            raise InputError(f"y holds words, such as {one!r}, and {score.label} needs numbers; use accuracy, log_loss or auc")
-        target = checks.finite("y", target)
-    if target.ndim == 2 and target.shape[1] == 1:
-        target = target[:, 0]
-    if target.shape != (n,):
-        raise InputError(f"y has shape {target.shape}; allowed: ({n},), one target a row of X")
-    if not score.numeric:
-        labels("y", target, n)
-    return target
 
 
 def _check_classes(y: NDArray[Any], region: RegionIndices, score: Score) -> None:
@@ -349,6 +336,16 @@ def _score_of(y: NDArray[Any], pieces: list[_Scored], score: Score) -> float:
     assert score.whole is not None
     rows, answers = np.concatenate([p.rows for p in pieces]), np.concatenate([p.answers for p in pieces])
     return float(score.whole(y[rows], answers, np.ones((1, rows.size)))[0])
+
+
+def _pairs(scored: list[_Scored], y: NDArray[Any]) -> Iterator[Pair]:
+    """The model of each split beside its references, on the rows of each."""
+    models = {s.split: (s, np.argsort(s.rows, kind="stable")) for s in scored if s.part == BEYOND}
+    for s in scored:
+        model, order = models[s.split]
+        if s.part == REFERENCE and s.values is not None and model.values is not None:
+            at = order[np.searchsorted(model.rows[order], s.rows)]
+            yield Pair(s.split, y[s.rows], (model.answers[at], s.answers), (model.values[at], s.values), (model.seen, s.seen))
 
 
 def _per_split(scored: list[_Scored], regions: list[RegionIndices], y: NDArray[Any], score: Score) -> NDArray[Any]:

@@ -34,8 +34,11 @@ def fit(estimator: Any, X: Any, y: NDArray[Any], rows: IntArray, score: Score, w
 def answer(model: Any, X: Any, rows: IntArray, score: Score, where: str) -> NDArray[Any]:
     call = getattr(model, "predict_proba" if score.needs == "proba" else "predict", None)
     if call is None:
+        if score.needs == "predict":
+            raise InputError(f"model {where} has no predict, which {score.name} needs")
         raise InputError(
-            f"model {where} has no {'predict_proba' if score.needs == 'proba' else 'predict'}, which {score.name} needs"
+            f"model {where} has no predict_proba, which {score.label} needs; use accuracy for a classifier without, mae, rmse or r2"
+            " for a model of numbers"
         )
     try:
         answers = np.asarray(call(take_rows(X, rows)))

@@ -56,6 +56,11 @@ class Score:
         """Whether the target must be numbers."""
         return self.name in _NUMERIC
 
+    @property
+    def averages(self) -> bool:
+        """Whether answers may be averaged: numbers and probabilities may, words may not."""
+        return self.rows is not None and (self.numeric or self.needs == "proba")
+
     def __repr__(self) -> str:
         return f"Score({self.name!r})"
 

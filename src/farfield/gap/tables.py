@@ -7,6 +7,7 @@ nearly all different, are left out by name. Everything in it is fitted on traini
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import polars as pl
 
 from farfield import factories
 from farfield.errors import FormatError, InputError, require, unknown_name
+from farfield.gap.scores import SCORES, Score
 
 MOST_CATEGORIES = 50
 MODELS = ("forest", "boosting", "ridge", "linear", "neighbours", "constant")
@@ -81,6 +83,21 @@ def prepare(frame: pl.DataFrame, target: str) -> Table:
     if len(left_out) == X.width:
         raise InputError(f"no column but {target} can be used: {', '.join(f'{k} is {v}' for k, v in left_out.items())}")
     return Table(X, y, task, left_out, frame.height - some.height)
+
+
+def check_score(score: Score, table: Table, target: str, models: Iterable[str]) -> None:
+    """Refuse a score that cannot be had of the target, or not by the models that are built in: InputError that names another."""
+    if score.numeric and table.task == "classification":
+        raise InputError(
+            f"{target} holds words, such as {str(table.y[0])!r}, and {score.label} needs numbers; use accuracy, balanced_accuracy,"
+            " log_loss, brier or auc"
+        )
+    own = [m for m in models if m in MODELS]
+    if table.task == "regression" and score.name in SCORES and not score.numeric and own:
+        raise InputError(
+            f"{target} holds numbers, which {own[0]} predicts as such, and {score.label} needs classes; use mae, mse, rmse, median"
+            " or r2, or write the classes as words"
+        )
 
 
 def matching(new: pl.DataFrame, table: Table, target: str) -> tuple[pl.DataFrame, list[str]]:
