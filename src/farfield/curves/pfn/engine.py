@@ -16,19 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from farfield.curves.pfn.architecture import Architecture, FloatArray, IntArray, asked_inputs, context_inputs, units
+from farfield.curves.pfn.between import TANH, TILE, Array, attend, normed, point
 from farfield.errors import FormatError
 from farfield.processors import threads
 
-Array = NDArray[np.floating]
 _GELU = float(np.sqrt(2 / np.pi))
 _CUBE = 0.044715
-_HIDDEN = -1e30
-# sums of exponentials below it have lost digits
-_LEAST = 1e-25
-_TILE = 16
 # tokens worked on at a time, and rows of a perceptron: these stay in the cache
 _TOKENS = 512
 _ROWS = 512
@@ -65,35 +60,23 @@ class Perceptron:
 
 @dataclass(frozen=True, eq=False)
 class Tiled:
-    """Linear, GELU, linear, on tiles (..., 16, inputs): the hidden values in parts of 128, and twice what they should be."""
+    """Linear, GELU, linear, on tiles (..., 16, inputs); hidden values are twice what they should be."""
 
-    first: Array  # (parts, inputs, hidden / parts)
-    bias: Array  # (parts, hidden / parts)
-    second: Array  # (parts, hidden / parts, outputs), halved
-    last: Array
+    first: Linear
+    second: Linear  # its weight halved
 
     @classmethod
     def of(cls, first: Linear, second: Linear) -> Tiled:
-        hidden = len(first.bias)
-        parts = hidden // 128 if hidden % 128 == 0 else 1
-        return cls(
-            np.stack(np.split(first.weight, parts, axis=1)),
-            first.bias.reshape(parts, -1),
-            0.5 * second.weight.reshape(parts, hidden // parts, -1),
-            second.bias,
-        )
+        return cls(first, Linear(second.weight / 2, second.bias))
 
     def __call__(self, x: Array) -> Array:
-        out: Array | None = None
-        for first, bias, second in zip(self.first, self.bias, self.second, strict=True):
-            hidden = np.matmul(x, first)
-            hidden += bias
-            _gelu_twice(hidden)
-            some = np.matmul(hidden, second)
-            out = some if out is None else np.add(out, some, out=out)
-        assert out is not None
-        out += self.last
+        out = self.unbiased(x)
+        out += self.second.bias
         return out
+
+    def unbiased(self, x: Array, hidden: Array | None = None, out: Array | None = None) -> Array:
+        """Without the last bias, and into `out`; `hidden` is room for what is between."""
+        return np.matmul(TANH(np.matmul(x, self.first.weight, out=hidden), self.first.bias), self.second.weight, out=out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +84,7 @@ class Layer:
     """Attention to the context, then a perceptron; normalisations are folded into the maps, out and perceptron have mean 0."""
 
     query: Linear
-    key: Array
-    value: Array
+    read: Array  # keys and values
     out: Linear
     perceptron: Tiled
 
@@ -143,9 +125,16 @@ class Engine:
         def centred(weight: FloatArray, bias: FloatArray) -> Linear:
             return cast(weight - weight.mean(axis=1, keepdims=True), bias - bias.mean())
 
+        def shares(weight: FloatArray, bias: FloatArray) -> Linear:
+            """Of the head: the shares of the pointers that a component's location is made of sum to 1."""
+            weight, bias = (a.reshape(*a.shape[:-1], arch.components, -1).copy() for a in (weight, bias))
+            weight[..., 5:] -= weight[..., 5:].mean(axis=-1, keepdims=True)
+            bias[..., 5:] += 1 / arch.pointers - bias[..., 5:].mean(axis=-1, keepdims=True)
+            return cast(weight.reshape(len(weight), -1), bias.reshape(-1))
+
         def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Tiled:
-            second = linear(f"{name}.2", hidden, outputs)
-            return Tiled.of(cast(*linear(f"{name}.0", inputs, hidden, norm)), cast(*second) if name == "head" else centred(*second))
+            last = shares if name == "head" else centred
+            return Tiled.of(cast(*linear(f"{name}.0", inputs, hidden, norm)), last(*linear(f"{name}.2", hidden, outputs)))
 
         layers = []
         for i in range(arch.layers):
@@ -157,8 +146,7 @@ class Engine:
             layers.append(
                 Layer(
                     cast(query * root, query_bias * root),
-                    cast(*np.split(read, 2, axis=1)).weight,
-                    cast(read[:, width:], query_bias).weight,
+                    cast(read, read_bias).weight,
                     centred(out, out_bias + read_bias[width:] @ out),
                     perceptron(f"{at}.perceptron", width, arch.hidden, width, f"{at}.norm_perceptron"),
                 )
@@ -189,11 +177,11 @@ class Engine:
         seen, asked = context_inputs(x, y, arch), asked_inputs(x, cut, at, horizon, arch)
         out, pointed = np.empty((*at.shape, arch.outputs)), np.empty((*at.shape, arch.pointers))
         # a curve is padded to tiles of its own, whatever the length of others
-        tiles = -(-cut.max(axis=1) // _TILE)
+        tiles = -(-cut.max(axis=1) // TILE)
         parts = []
         for count in np.unique(tiles):
             alike = np.flatnonzero(tiles == count)
-            step = max(1, _TOKENS // (int(count) * _TILE + at.shape[1]))
+            step = max(1, _TOKENS // (int(count) * TILE + at.shape[1]))
             parts += [(int(count), alike[start : start + step]) for start in range(0, alike.size, step)]
 
         def answer(part: tuple[int, IntArray]) -> None:
@@ -209,9 +197,7 @@ class Engine:
                 answer(part)
         unit = np.take_along_axis(units(y, arch), cut - 1, axis=1)[:, :, None]
         out = out.reshape(*at.shape, arch.components, -1)
-        share = out[..., 5:]
-        share = share - share.mean(-1, keepdims=True) + 1 / arch.pointers
-        loc = (share * pointed[:, :, None]).sum(-1) + unit * out[..., 1] + 0.3 * out[..., 2]
+        loc = np.einsum("nqcp,nqp->nqc", out[..., 5:], pointed) + unit * out[..., 1] + 0.3 * out[..., 2]
         scale = unit * np.exp(out[..., 3]) + np.exp(out[..., 4] - 4) + arch.least_scale
         mass = np.exp(out[..., 0] - out[..., 0].max(-1, keepdims=True))
         return mass / mass.sum(-1, keepdims=True), loc, scale
@@ -220,88 +206,38 @@ class Engine:
         """Outputs (n, q, outputs) and what the pointers point at (n, q, pointers), of curves of `count` tiles each."""
         arch, dtype = self.arch, self.pointer_key.dtype
         n, q = cut.shape
-        m = count * _TILE
+        m = count * TILE
         first, second = self.context(_tiles(seen[:, :m], dtype)), self.asked(_tiles(asked, dtype))
         tokens = np.concatenate([first, second], axis=1)
+        rows = tokens.shape[1] * TILE
         # a seen token reads up to itself
-        until = np.concatenate(
-            [np.broadcast_to(np.arange(1, m + 1), (n, m)), cut, np.ones((n, -q % _TILE), dtype=np.int64)], axis=1
-        )
-        hidden = np.where(np.arange(m) < until.reshape(n, -1, 1, _TILE, 1), 0, _HIDDEN).astype(dtype)
+        until = np.ones((n, rows), dtype=np.int64)
+        until[:, :m], until[:, m : m + q] = np.arange(1, m + 1), cut
+        z = normed(tokens)
+        query, more, hidden = np.empty_like(z), np.empty_like(z), np.empty((*z.shape[:-1], arch.hidden), dtype=dtype)
         for layer in self.layers:
-            z = _scaled(tokens)
-            read = z[:, :count]
-            query = np.matmul(z, layer.query.weight)
-            query += layer.query.bias
-            value = _by_head(np.matmul(read, layer.value), arch.heads)
-            weight, total = _weights(query, np.matmul(read, layer.key), hidden, arch.heads)
-            mixed = np.matmul(weight, value)
-            mixed /= total
-            joined = np.ascontiguousarray(mixed.swapaxes(2, 3)).reshape(tokens.shape)
-            tokens += np.matmul(joined, layer.out.weight)
-            tokens += layer.out.bias
-            tokens += layer.perceptron(_scaled(tokens))
-        z = _scaled(tokens)
+            np.matmul(z, layer.query.weight, out=query)
+            key, value = np.split(np.matmul(z[:, :count], layer.read).reshape(n, m, -1), 2, axis=-1)
+            mixed = attend(query.reshape(n, rows, -1), layer.query.bias, key, value, arch.heads, until=until)
+            np.matmul(mixed.reshape(z.shape), layer.out.weight, out=more)
+            normed(tokens, more, layer.out.bias, out=z)
+            layer.perceptron.unbiased(z, hidden, more)
+            normed(tokens, more, layer.perceptron.second.bias, out=z)
         a = z[:, count:]
-        query = np.matmul(a, self.pointer_query.weight)
-        query += self.pointer_query.bias
-        weight, total = _weights(query, np.matmul(z[:, :count], self.pointer_key), hidden[:, count:], arch.pointers)
+        asking = np.matmul(a, self.pointer_query.weight).reshape(n, rows - m, -1)
+        key = np.matmul(z[:, :count], self.pointer_key).reshape(n, m, -1)
         values = np.zeros((n, m))
         values[:, : y.shape[1]] = y[:, :m]
-        # a sum, not a product with a vector, whose rounding would depend on the number of curves
-        pointed = (weight * values[:, None, None, None]).sum(-1) / total[..., 0]
-        pointed = pointed.swapaxes(2, 3).reshape(n, -1, arch.pointers)
+        pointed = point(asking, self.pointer_query.bias, key, values, arch.pointers, np.ascontiguousarray(until[:, m:]))
         return self.head(a).reshape(n, -1, arch.outputs)[:, :q], pointed[:, :q]
 
 
 def _tiles(inputs: FloatArray, dtype: np.dtype[np.floating]) -> Array:
     """(n, k, inputs) as (n, tiles, 16, inputs), padded with zeros."""
     n, k, width = inputs.shape
-    out = np.zeros((n, -(-k // _TILE) * _TILE, width), dtype=dtype)
+    out = np.zeros((n, -(-k // TILE) * TILE, width), dtype=dtype)
     out[:, :k] = inputs
-    return out.reshape(n, -1, _TILE, width)
-
-
-def _scaled(x: Array) -> Array:
-    """Rows whose mean is 0 with variance 1 (1e-5 added to it, as torch does)."""
-    square = np.einsum("...i,...i->...", x, x)[..., None]
-    square *= 1.0 / x.shape[-1]
-    square += 1e-5
-    np.sqrt(square, out=square)
-    return np.asarray(x / square)
-
-
-def _by_head(x: Array, heads: int) -> Array:
-    """(n, tiles, 16, heads * d) of all seen tokens as a view (n, 1, heads, m, d)."""
-    n, tiles, _, width = x.shape
-    return x.reshape(n, 1, tiles * _TILE, heads, width // heads).swapaxes(2, 3)
-
-
-def _weights(query: Array, key: Array, hidden: Array, heads: int) -> tuple[Array, Array]:
-    """Exponentials (n, tiles, heads, 16, m) of the scores of queries (n, tiles, 16, heads * d), `hidden` added; and their sums."""
-    n, tiles, _, width = query.shape
-    query = query.reshape(n, tiles, _TILE, heads, width // heads).swapaxes(2, 3)
-    score = np.matmul(query, _by_head(key, heads).swapaxes(3, 4))
-    score += hidden
-    # the largest of a tile will do for its rows, and is found faster than that of each
-    weight = score - score.reshape(n, tiles, heads, -1).max(axis=-1)[..., None, None]
-    np.exp(weight, out=weight)
-    total = weight.sum(axis=-1, keepdims=True)
-    if total.min() < _LEAST:
-        weight = np.exp(score - score.max(axis=-1, keepdims=True))
-        total = weight.sum(axis=-1, keepdims=True)
-    return weight, total
-
-
-def _gelu_twice(x: Array) -> None:
-    """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), twice the GELU, in place."""
-    inner = x * x
-    inner *= _GELU * _CUBE
-    inner += _GELU
-    inner *= x
-    np.tanh(inner, out=inner)
-    inner += 1
-    x *= inner
+    return out.reshape(n, -1, TILE, width)
 
 
 def gelu(x: Array) -> Array:

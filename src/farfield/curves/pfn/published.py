@@ -24,59 +24,46 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.pfn.engine import Array
+from farfield.curves.pfn.between import NORMAL, UNIT, Array, attend, normed
 from farfield.errors import FormatError, InputError
 from farfield.predictive import Bars
 from farfield.predictive.base import FloatArray
 
 _ROOT = float(np.sqrt(12.0))
 _HEAD_WIDTH = 128
-_TILE, _COLUMNS = 16, 128
-# tokens worked on at a time, and hidden values
+_TILES, _COLUMNS = (20, 16), 128
+# tokens worked on at a time
 _TOKENS = 512
-_PIECE = 1 << 16
-# With x = _UNIT z, GELU(z) = x (1 + tanh(x P(x^2) / Q(x^2))) / (2 _UNIT) within 1.2e-7, a minimax fit; the unit makes P and Q monic
-_UNIT = 0.25840585227156215
-_P = (4.355216520264651, 7.883123645055049, 6.407928656534856)
-_Q = (1.410491221685712, 1.5913821841634928)
 
 
 @dataclass(frozen=True, eq=False)
 class _Map:
-    """x -> x weight + bias, 16 rows by 128 columns at a time: so small that nothing is rearranged first, and the cache holds it."""
+    """x -> x weight, some 16 rows by 128 columns at a time: so small that nothing is rearranged first, and the cache holds it."""
 
     weights: tuple[Array, ...]  # (inputs, 128 or fewer) each
-    bias: Array | None
+    bias: Array  # for who adds it
 
     @classmethod
     def of(cls, weight: FloatArray, bias: FloatArray | None = None) -> _Map:
         parts = np.split(weight, range(_COLUMNS, weight.shape[1], _COLUMNS), axis=1)
-        return cls(
-            tuple(np.ascontiguousarray(w, dtype=np.float32) for w in parts), None if bias is None else bias.astype(np.float32)
-        )
-
-    @property
-    def outputs(self) -> int:
-        return sum(w.shape[1] for w in self.weights)
+        shift = np.zeros(weight.shape[1]) if bias is None else bias
+        return cls(tuple(np.ascontiguousarray(w, dtype=np.float32) for w in parts), shift.astype(np.float32))
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
+        """Without the bias."""
         if out is None:
-            out = np.empty((*x.shape[:-1], self.outputs), dtype=np.float32)
+            out = np.empty((*x.shape[:-1], self.bias.size), dtype=np.float32)
         rows, found = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
-        tiled = len(rows) // _TILE * _TILE
+        tile = next((t for t in _TILES if len(rows) % t == 0), _TILES[-1])
+        tiled = len(rows) // tile * tile
+        read, filled = rows[:tiled].reshape(-1, tile, x.shape[-1]), found[:tiled].reshape(-1, tile, out.shape[-1])
         at = 0
         for weight in self.weights:
             columns = slice(at, at + weight.shape[1])
-            np.matmul(
-                rows[:tiled].reshape(-1, _TILE, x.shape[-1]),
-                weight,
-                out=found[:tiled].reshape(-1, _TILE, out.shape[-1])[..., columns],
-            )
+            np.matmul(read, weight, out=filled[..., columns])
             if tiled < len(rows):
                 np.matmul(rows[tiled:], weight, out=found[tiled:, columns])
             at = columns.stop
-        if self.bias is not None:
-            out += self.bias
         return out
 
 
@@ -95,7 +82,7 @@ class _Layer:
 class PublishedNetwork:
     """The published network in NumPy, single precision."""
 
-    embedding: _Map  # of z(t), whether seen, and z(y)
+    embedding: _Map  # of z(t), whether seen, z(y), and 1
     layers: tuple[_Layer, ...]
     head: tuple[_Map, _Map]
     borders: FloatArray
@@ -113,16 +100,17 @@ class PublishedNetwork:
             return np.asarray(state[name], dtype=np.float64)
 
         def perceptron(first: str, second: str, lack: FloatArray, later: FloatArray | float = 0.0) -> tuple[_Map, _Map]:
-            """Of tokens that lack a constant; `later` is added to the outputs. Between the maps is 2 _UNIT times GELU."""
+            """Of tokens that lack a constant; `later` is added to the outputs. Between the maps is 2 UNIT times GELU."""
             inner, outer = get(f"{first}.weight").T, get(f"{second}.weight").T
             return (
-                _Map.of(_UNIT * inner, _UNIT * (get(f"{first}.bias") + lack @ inner)),
-                _Map.of(outer / (2 * _UNIT), get(f"{second}.bias") + later),
+                _Map.of(UNIT * inner, UNIT * (get(f"{first}.bias") + lack @ inner)),
+                _Map.of(outer / (2 * UNIT), get(f"{second}.bias") + later),
             )
 
         # tokens are inputs @ embed + shift
         time, value = get("encoder.2.weight"), get("y_encoder.1.weight")
-        embed, shift = np.stack([time[:, 0], get("y_encoder.1.bias"), value[:, 0]]), get("encoder.2.bias")
+        embed, shift = np.stack([time[:, 0], get("y_encoder.1.bias"), value[:, 0], 0 * time[:, 0]]), get("encoder.2.bias")
+        embed[3], shift = shift, np.zeros(len(shift))
         width = len(shift)
         heads = _heads(width)
         layers: list[_Layer] = []
@@ -155,7 +143,7 @@ class PublishedNetwork:
         if not layers:
             raise FormatError("not a network of the published code: it has no transformer_encoder.layers.0")
         head = perceptron("decoder.0", "decoder.2", lack)
-        return cls(_Map.of(embed, shift), tuple(layers), head, checks.finite("borders", borders, ndim=1))
+        return cls(_Map.of(embed), tuple(layers), head, checks.finite("borders", borders, ndim=1))
 
     def logits(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Array:
         """(n, q, n_bars) for seen x, y (n, m) and asked `at` (n, q)."""
@@ -163,10 +151,10 @@ class PublishedNetwork:
         if xs.shape != ys.shape or len(asked) != len(xs):
             raise InputError(f"x, y and at have shapes {xs.shape}, {ys.shape}, {asked.shape}; allowed: (n, m), (n, m) and (n, q)")
         n, seen = xs.shape
-        inputs = np.zeros((n, seen + asked.shape[1], 3), dtype=np.float32)
+        inputs = np.zeros((n, seen + asked.shape[1], 4), dtype=np.float32)
         inputs[:, :seen, 0], inputs[:, seen:, 0] = (xs / 101.0 - 0.5) * _ROOT, (asked / 101.0 - 0.5) * _ROOT
-        inputs[:, :seen, 1], inputs[:, :seen, 2] = 1.0, (ys - 0.5) * _ROOT
-        out = np.empty((*asked.shape, self.head[1].outputs), dtype=np.float32)
+        inputs[:, :seen, 1], inputs[:, :seen, 2], inputs[:, :, 3] = 1.0, (ys - 0.5) * _ROOT, 1.0
+        out = np.empty((*asked.shape, self.head[1].bias.size), dtype=np.float32)
         step = max(1, _TOKENS // inputs.shape[1])
         for start in range(0, n, step):
             self._answer(inputs[start : start + step], seen, out[start : start + step])
@@ -175,14 +163,18 @@ class PublishedNetwork:
     def _answer(self, inputs: Array, seen: int, out: Array) -> None:
         source, tokens = inputs, self.embedding(inputs)
         for layer in self.layers:
+            # of the last layer nobody reads the seen tokens
             kept = seen if layer is self.layers[-1] else 0
-            mixed = _attention(layer, source, tokens, seen, kept)
-            mixed += layer.out_bias
-            mixed += tokens[:, kept:]
-            tokens = _normed(mixed, layer.scales[0])
-            tokens += _perceptron(*layer.perceptron, tokens)
-            source = tokens = _normed(tokens, layer.scales[1])
+            rest = np.ascontiguousarray(tokens[:, kept:])
+            asking = rest if source is tokens else source[:, kept:]
+            key = tokens if layer.key is None else layer.key(source)
+            mixed = attend(layer.query(asking), layer.query.bias, key, layer.value(source), _heads(tokens.shape[-1]), seen=seen)
+            more = mixed if layer.out is None else layer.out(mixed)
+            normed(rest, more, layer.out_bias, layer.scales[0], rest)
+            _perceptron(*layer.perceptron, rest, more)
+            source = tokens = normed(rest, more, layer.perceptron[1].bias, layer.scales[1], rest)
         _perceptron(*self.head, tokens, out)
+        out += self.head[1].bias
 
     def predict(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Bars:
         """Posterior predictive (n, q) for seen x, y (n, m) and asked `at` (n, q), steps from 1 to 100, values within [0, 1]."""
@@ -195,64 +187,6 @@ def _heads(width: int) -> int:
     return max(width // _HEAD_WIDTH, 1)
 
 
-def _attention(layer: _Layer, source: Array, tokens: Array, seen: int, kept: int) -> Array:
-    """Of the tokens from `kept` on to the `seen` ones, and of each asked one to itself: (n, m - kept, width)."""
-    n, m, width = tokens.shape
-    heads = _heads(width)
-
-    def by_head(x: Array) -> Array:
-        return x.reshape(n, -1, heads, x.shape[-1] // heads).swapaxes(1, 2)
-
-    # of the last layer nobody reads the seen tokens
-    query = by_head(layer.query(source[:, kept:]))
-    key = by_head(tokens if layer.key is None else layer.key(source))
-    value = by_head(layer.value(source))
-    weight = np.empty((n, heads, m - kept, seen + 1), dtype=np.float32)
-    np.matmul(query, key[:, :, :seen].swapaxes(2, 3), out=weight[..., :seen])
-    weight[:, :, : seen - kept, seen] = -np.inf
-    weight[:, :, seen - kept :, seen] = np.einsum("nhqd,nhqd->nhq", query[:, :, seen - kept :], key[:, :, seen:])
-    weight -= weight.max(axis=-1, keepdims=True)
-    np.exp(weight, out=weight)
-    weight /= weight.sum(axis=-1, keepdims=True)
-    mixed = np.matmul(weight[..., :seen], value[:, :, :seen])
-    mixed[:, :, seen - kept :] += weight[:, :, seen - kept :, seen:] * value[:, :, seen:]
-    joined = np.ascontiguousarray(mixed.swapaxes(1, 2)).reshape(n, m - kept, width)
-    return joined if layer.out is None else layer.out(joined)
-
-
-def _normed(x: Array, scale: Array) -> Array:
-    width = x.shape[-1]
-    out: Array = x - np.matmul(x, np.full((width, 1), 1 / width, dtype=np.float32))
-    square = np.einsum("...i,...i->...", out, out)[..., None]
-    square *= 1 / width
-    square += 1e-5
-    out /= np.sqrt(square, out=square)
-    out *= scale
-    return out
-
-
-def _perceptron(first: _Map, second: _Map, x: Array, out: Array | None = None) -> Array:
-    """Both maps with GELU between them, into `out` where it is given."""
-    hidden = first(x)
-    flat = hidden.reshape(-1)
-    for start in range(0, flat.size, _PIECE):
-        _gelu(flat[start : start + _PIECE])
-    return second(hidden, out)
-
-
-def _gelu(x: Array) -> None:
-    """2 _UNIT GELU(x / _UNIT), in place."""
-    square = x * x
-    top = square + _P[2]
-    top *= square
-    top += _P[1]
-    top *= square
-    top += _P[0]
-    low = square + _Q[1]
-    low *= square
-    low += _Q[0]
-    top /= low
-    top *= x
-    np.tanh(top, out=top)
-    top += 1
-    x *= top
+def _perceptron(first: _Map, second: _Map, x: Array, out: Array) -> None:
+    """Both maps with GELU between them, without the last bias, into `out`."""
+    second(NORMAL(first(x), first.bias), out)
