@@ -107,6 +107,20 @@ def test_a_defect_keeps_its_traceback(command: Any) -> None:
         main(["doctor"])
 
 
+FULL = """
+import resource, sys
+from farfield.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+sys.exit(main(["papers", "list"]))
+"""
+
+
+def test_standard_output_that_takes_no_more_is_said_in_one_line(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run([sys.executable, "-c", FULL], stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write to standard output: file too large\n")
+
+
 @pytest.mark.parametrize(("result", "code"), [(0, 0), (1, 1), (None, 0), (True, 0)])
 def test_a_command_returns_its_exit_code(result: Any, code: int, command: Any) -> None:
     command(lambda: result)

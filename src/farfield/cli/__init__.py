@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from farfield import __version__
-from farfield.errors import FarfieldError, unknown_name
+from farfield.errors import FarfieldError, InputError, unknown_name
 
 # command -> (module that defines it as `command`, one-line help); the help stands here so that `farfield --help` imports none
 _COMMANDS = {
@@ -69,6 +70,11 @@ class LazyGroup(Group):
             # whoever read our output went away (`farfield ... | head`): not an error of ours, and nothing is left to say
             _discard_stdout()
             return 0
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) or error.filename is not None:
+                raise
+            _discard_stdout()
+            raise InputError(f"cannot write to standard output: {os.strerror(error.errno).lower()}") from error
         return result
 
 
