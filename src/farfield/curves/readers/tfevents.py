@@ -23,6 +23,7 @@ from farfield.errors import FormatError
 
 _HEADER, _FOOTER = 12, 4
 _LONGEST_STAMPED = 512  # longer payloads hold images or histograms: parse them one by one
+_MOST_LAYOUTS = 100  # of payloads of one length; a writer has a handful
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # TensorProto dtype -> NumPy
 _REPEATED = {1: 5, 2: 6}  # dtype -> the TensorProto field that holds its values when tensor_content does not
 Chunk = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]  # order, step, time, value
@@ -184,9 +185,10 @@ def _read_group(
     path: str,
 ) -> None:
     """Read the payloads `rows`, all `length` bytes long: parse one, stamp the layout on those like it, go on with the rest."""
-    alone = 0
+    alone = layouts = 0
     while rows.size:
-        if length > _LONGEST_STAMPED or alone > 8:  # nothing repeats here: one by one
+        layouts += 1
+        if length > _LONGEST_STAMPED or alone > 8 or layouts > _MOST_LAYOUTS:  # nothing repeats here: one by one
             for row in rows:
                 layout = _parsed(data, int(start[row]), length, int(row), events, path)
                 payload = np.frombuffer(data, dtype=np.uint8, count=length, offset=int(start[row]))[None, :]
@@ -266,7 +268,7 @@ def _layout(data: bytes, start: int, end: int) -> _Layout:
         if number == 1 and kind == wire.FIXED64:
             layout.wall_at = a - start
         elif number == 2 and kind == wire.VARINT:
-            layout.step_at, layout.step_end = b - _varint_size(a) - start, b - start
+            layout.step_at, layout.step_end = _varint_start(data, b) - start, b - start
         elif number == 5 and kind == wire.BYTES:
             for inner, inner_kind, c, d in wire.fields(data, a, b):
                 if inner == 1 and inner_kind == wire.BYTES:
@@ -276,9 +278,12 @@ def _layout(data: bytes, start: int, end: int) -> _Layout:
     return layout
 
 
-def _varint_size(value: int) -> int:
-    """Bytes that writers spend on a varint."""
-    return max(1, (value.bit_length() + 6) // 7)
+def _varint_start(data: bytes, end: int) -> int:
+    """Where the varint that ends at `end` begins: what is before it, the end of a field's key, has no high bit."""
+    at = end - 1
+    while data[at - 1] >= 0x80:
+        at -= 1
+    return at
 
 
 def _value(data: bytes, start: int, end: int, base: int, layout: _Layout) -> None:
