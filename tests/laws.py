@@ -23,6 +23,7 @@ import pytest
 
 from farfield import predictive
 from farfield.curves.data import Curves, Metric
+from farfield.curves.edged import Edged
 from farfield.curves.normalised import Normalised
 from farfield.curves.normalize import Normaliser
 from farfield.curves.rescored import Rescored
@@ -350,6 +351,11 @@ def predictives() -> dict[str, Batch]:
         "Samples": Batch(Samples, {"values": rng.normal(size=(50, 3, 2))}, jump=1 / 50),
         "Bars": Batch(Bars, {"borders": np.linspace(-3, 3, 9), "log_mass": rng.normal(size=(3, 2, 8))}),
         "Mixture": Batch(Mixture, {"weights": rng.uniform(size=(3, 2, 4)), "loc": loc, "scale": scale}),
+        "Edged": Batch(
+            lambda weights, loc, scale, edge: Edged(weights, loc, scale, lower=-3.0, upper=4.0, edge=edge),
+            {"weights": rng.uniform(size=(3, 2, 4)), "loc": loc, "scale": scale, "edge": rng.uniform(0.0, 0.5, (3, 2))},
+            jump=0.08,
+        ),
         "Normalised": Batch(
             lambda weights, loc, scale: Normalised.by_run(
                 Mixture(weights, loc, scale),

@@ -252,6 +252,18 @@ def test_the_factor_is_an_order_statistic(n: int, level: float) -> None:
     np.testing.assert_allclose(conformal_factor(predictive, truth, level), sorted(scores)[rank - 1], rtol=1e-9)
 
 
+def test_an_interval_all_at_a_bound_stretches_by_a_finite_factor() -> None:
+    law = ErrorLaw.fit(evidence(60))
+    runs, n = evidence(60).runs, 60
+    held_out = law.predictive(runs, np.full(n, -9.0), np.full(n, 0.5), lower=0.0, upper=1.0)
+    low, high = held_out.interval(0.8)
+    assert (low == 0.0).all()
+    assert (high == 0.0).all()
+    # the narrowest kernel is 0.02 of the scale wide
+    assert conformal_factor(held_out, np.full(n, 0.3), 0.8, least=held_out.edge / analogues.EDGE) == pytest.approx(0.3 / 0.01)
+    assert conformal_factor(held_out, np.zeros(n), 0.8, least=held_out.edge / analogues.EDGE) == 0.0
+
+
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
 def test_intervals_of_exchangeable_groups_cover_as_they_say(level: float) -> None:
     """Groups share a shift, errors are heavy-tailed, and the outlook's own scale is wrong: the factor makes up for it."""

@@ -296,6 +296,41 @@ def test_logged_values_scatter_about_the_latent_curve() -> None:
 
 
 @pytest.mark.parametrize("goal", ["min", "max"])
+def test_a_run_that_stays_at_a_bound_lies_in_its_interval(goal: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.arange(1.0, 31.0)
+
+    def runs(n: int, prefix: str) -> Curves:
+        y = np.maximum(rng.uniform(0.1, 0.4, (n, 1)) * x**-0.7 - rng.uniform(0.0, 0.08, (n, 1)), 0.0)
+        return from_runs(
+            {f"{prefix}{i}": (x, v if goal == "min" else 1 - v) for i, v in enumerate(y)}, metric=Metric("y", goal, 0.0, 1.0)
+        )
+
+    known, whole = runs(60, "known"), runs(60, "fresh")
+    bound = 0.0 if goal == "min" else 1.0
+    low, high = quantiles(EnsembleForecaster().fit(known), whole.upto(np.full(60, 15.0)), [30.0])[[1, 5], :, 0]
+    there = whole.last_y == bound
+    assert 15 < there.sum() < 50
+    assert ((low <= bound) & (bound <= high))[there].mean() > 0.8
+    # and what is far from the bound is not pulled onto it
+    assert (np.abs(np.where(goal == "min", low, high) - bound) > 0)[np.abs(whole.last_y - bound) > 0.02].mean() > 0.8
+
+
+def test_the_best_so_far_may_stay_the_best() -> None:
+    rng = np.random.default_rng(1)
+    x = np.arange(1.0, 31.0)
+    y = {f"r{i}": (x, 0.3 + 0.4 * x ** -rng.uniform(1.0, 2.0) + 0.05 * rng.normal(size=30)) for i in range(80)}
+    whole = from_runs(y)
+    known, fresh = whole.take(range(40)), whole.take(range(40, 80)).upto(np.full(40, 20.0))
+    low, high = quantiles(EnsembleForecaster(estimate="best").fit(known), fresh, [30.0])[[1, 5], :, 0]
+    best = np.array([v[1].min() for v in list(y.values())[40:]])
+    stays = np.array([v[1][:20].min() for v in list(y.values())[40:]]) == best
+    assert 10 < stays.sum() < 35
+    assert (best <= high)[stays].mean() >= 0.8
+    assert ((low <= best) & (best <= high)).mean() > 0.65
+
+
+@pytest.mark.parametrize("goal", ["min", "max"])
 def test_the_best_is_never_worse_than_the_best_so_far(goal: str) -> None:
     sign = 1.0 if goal == "min" else -1.0
     metric = Metric("y", goal, 0.0, 1.0)

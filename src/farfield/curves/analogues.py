@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from farfield.curves.edged import Edged
 from farfield.curves.fit import FloatArray, IntArray
 from farfield.predictive import Mixture
 
@@ -31,6 +32,8 @@ _PRIOR_KERNEL = 0.4 * _PRIOR_SCALE
 _LEVELS = (np.arange(15) + 0.5) / 15
 _PRIOR_ERRORS = _PRIOR_SCALE * (2 * _LEVELS - 1) / np.sqrt(2 * _LEVELS * (1 - _LEVELS))
 _BANDWIDTH = 0.6
+# a kernel at a bound is the narrowest there is, centred two of its widths from the bound: so many widths hold nearly all of it
+EDGE = 4.0
 # squared distance between runs that share no categorical setting, where features are one standard deviation each
 _KIND = 6.0
 # runs with different learning rates ahead are not alike, whatever their curves: this much of the peak is one unit of distance
@@ -189,7 +192,7 @@ class ErrorLaw:
     def predictive(
         self, runs: Description, centre: FloatArray, scale: FloatArray, *, exclude: IntArray | None = None,
         lower: float | FloatArray = -np.inf, upper: float | FloatArray = np.inf,
-    ) -> Mixture:  # fmt: skip
+    ) -> Edged:  # fmt: skip
         """Predictive distributions of shape (n,) for runs with the outlook `centre`, `scale` (n,), before scaling.
 
         lower, upper : bounds, numbers or (n,)
@@ -198,7 +201,8 @@ class ErrorLaw:
         low, high = (np.broadcast_to(b, (len(runs),))[:, None] for b in (lower, upper))
         unit = scale[:, None]
         loc, width = within(centre[:, None] + unit * values[:, 0], unit * widths[:, 0], unit, low, high)
-        return Mixture(weights, loc, width, lower=lower, upper=upper)
+        edge = np.broadcast_to(edge_of(unit, low, high), loc.shape)[:, 0]
+        return Edged(weights, loc, width, lower=lower, upper=upper, edge=edge)
 
 
 def within(
@@ -208,10 +212,15 @@ def within(
 
     Truncation alone would take half the mass of every kernel at a bound and so push the median away from it.
     """
-    least = np.minimum(0.02 * unit, 0.125 * (np.asarray(upper) - lower)) + 1e-300
+    least = edge_of(unit, lower, upper) / EDGE + 1e-300
     loc = np.clip(loc, lower + 2.0 * least, upper - 2.0 * least)
     room = np.minimum(loc - lower, upper - loc)
     return loc, np.maximum(np.minimum(width, 0.5 * room), least)
+
+
+def edge_of(unit: FloatArray, lower: FloatArray | float, upper: FloatArray | float) -> FloatArray:
+    """How near to a bound a value counts as lying there: as far as a kernel at the bound goes."""
+    return np.asarray(EDGE * np.minimum(0.02 * unit, 0.125 * (np.asarray(upper) - lower)))
 
 
 def _weighted_spread(value: FloatArray, weight: FloatArray) -> FloatArray:
@@ -228,17 +237,20 @@ def weighted_quantile(value: FloatArray, weight: FloatArray, q: float) -> FloatA
     return np.take_along_axis(value, np.take_along_axis(order, first, axis=-1), axis=-1)
 
 
-def conformal_factor(predictive: Mixture, truth: FloatArray, level: float, weights: FloatArray | None = None) -> float:
+def conformal_factor(
+    predictive: Mixture, truth: FloatArray, level: float, weights: FloatArray | None = None, least: FloatArray | float = 0.0
+) -> float:
     """Factor by which the central intervals of held-out runs must be stretched about the median to cover at `level`.
 
     The score of a run is the distance of the truth from the median in units of the interval's half-width on that side;
     the factor is the finite-sample quantile ceil((n + 1) level) / n of the scores. With `weights` (n,) the quantile is that of
-    the weighted scores, one run of average weight added (weighted conformal prediction, Tibshirani et al. 2019).
+    the weighted scores, one run of average weight added (weighted conformal prediction, Tibshirani et al. 2019). Half-widths below
+    `least`, a number or (n,), count as that: an interval all at a bound has none.
     """
     low, high = predictive.interval(level)
     median = predictive.median()
     half = np.where(truth < median, median - low, high - median)
-    score = np.abs(truth - median) / np.maximum(half, 1e-300)
+    score = np.abs(truth - median) / np.maximum(half, least + 1e-300)
     if weights is not None:
         order = np.argsort(score)
         held = np.cumsum(weights[order])

@@ -112,7 +112,7 @@ def scored(
         for name, found in forecasts.items():
             if found:
                 # as one batch: quantiles of many rows cost little more than those of few
-                order, mixture = np.concatenate([rows for rows, _ in found]), Mixture.concatenate([m for _, m in found])
+                order, mixture = np.concatenate([rows for rows, _ in found]), type(found[0][1]).concatenate([m for _, m in found])
                 table[name][order] = _columns(mixture.rescaled(factors[order]) if name == OURS else mixture, truth[order])
         table[OURS] = np.where(np.isnan(others), table[OURS], others)
         parts.append(_rows(context, look.at[:, -1], look.reach, float(reach), truth, table[OURS], evidence.groups))

@@ -16,12 +16,13 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.analogues import Description, ErrorLaw, Evidence, conformal_factor, weighted_quantile, within
+from farfield.curves.analogues import EDGE, Description, ErrorLaw, Evidence, conformal_factor, edge_of, weighted_quantile, within
 from farfield.curves.binning import binned
 from farfield.curves.censoring import censored
 from farfield.curves.censoring import weights as censoring_weights
 from farfield.curves.data import Curves, FloatArray, IntArray, Metric
 from farfield.curves.drive import Drive
+from farfield.curves.edged import Edged
 from farfield.curves.ensemble import AUTO, NAIVE, NETWORK, Outlook, outlook
 from farfield.curves.forms import FORMS, get_form
 from farfield.curves.schedule_sources import schedules_of
@@ -153,9 +154,9 @@ class EnsembleForecaster:
             raise InputError(f"at has shape {np.shape(at)}; allowed: (n_at,) or ({len(curves)}, n_at)")
         if not len(curves):
             nothing = np.ones((0, positions.shape[1], 1))
-            return Mixture(nothing, nothing, nothing)
+            return Edged(nothing, nothing, nothing)
         columns = [self.predict_path(curves, positions[:, j], np.ones(1)).predictive for j in range(positions.shape[1])]
-        return Mixture.concatenate(columns, axis=1)
+        return type(columns[0]).concatenate(columns, axis=1)
 
     # -- the work -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +193,10 @@ class EnsembleForecaster:
             low, high = lower[rows][:, :, None], upper[rows][:, :, None]
             loc[rows, :, :width], scale[rows, :, :width] = within(centre + unit * values, spread, unit, low, high)
             weight[rows, :, :width] = weights[:, None, :]
-        predictive = Mixture(weight, loc, scale, lower=np.repeat(lower, m, axis=1), upper=np.repeat(upper, m, axis=1))
+        predictive = Edged(
+            weight, loc, scale, lower=np.repeat(lower, m, axis=1), upper=np.repeat(upper, m, axis=1),
+            edge=edge_of(look.outlook.scale, lower, upper),
+        )  # fmt: skip
         return Predicted(look.at, predictive, look.outlook, calibrated, n_runs, n_groups, look.fall)
 
     def look(self, curves: Curves, end: FloatArray, shares: FloatArray) -> Look:
@@ -332,7 +336,7 @@ def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric:
         evidence.runs.take(rows), centre[rows], scale[rows], exclude=evidence.groups[rows], lower=metric.lower, upper=metric.upper
     )
     weights = None if evidence.weights is None else evidence.weights[rows]
-    return law, conformal_factor(held_out, truth[rows], level, weights)
+    return law, conformal_factor(held_out, truth[rows], level, weights, least=held_out.edge / EDGE)
 
 
 def _no_look(members: tuple[str, ...]) -> Look:

@@ -15,6 +15,7 @@ from scipy.special import ndtr
 from farfield import checks
 from farfield.curves.backtesting import scored
 from farfield.curves.data import Curves, FloatArray, IntArray
+from farfield.curves.edged import Edged
 from farfield.curves.forecaster import LEAST_POINTS, Predicted, groups_of, make_forecaster, too_large
 from farfield.curves.results import Calibration, Forecast, ForecastStatus, seen_estimate
 from farfield.curves.schedule_sources import schedules_of
@@ -167,7 +168,7 @@ def _spread(predicted: Predicted | None, rows: IntArray, n: int) -> Predictive:
         blank = np.zeros((n, N_PATH, 1))
         return Mixture(blank + 1.0, blank, blank + 1.0)
     p: Predictive = predicted.predictive
-    if not isinstance(p, Mixture):
+    if not isinstance(p, Edged):
         index = np.zeros(n, dtype=np.int64)
         index[rows] = np.arange(rows.size)
         return p[index]
@@ -175,9 +176,9 @@ def _spread(predicted: Predicted | None, rows: IntArray, n: int) -> Predictive:
     weights, loc, scale = np.zeros((n, m, k)), np.zeros((n, m, k)), np.ones((n, m, k))
     weights[:, :, 0] = 1.0
     weights[rows], loc[rows], scale[rows] = p.weights, p.loc, p.scale
-    lower, upper = np.full((n, m), -np.inf), np.full((n, m), np.inf)
-    lower[rows], upper[rows] = p.lower, p.upper
-    return Mixture(weights, loc, scale, lower=lower, upper=upper)
+    lower, upper, edge = np.full((n, m), -np.inf), np.full((n, m), np.inf), np.zeros((n, m))
+    lower[rows], upper[rows], edge[rows] = p.lower, p.upper, p.edge
+    return Edged(weights, loc, scale, lower=lower, upper=upper, edge=edge)
 
 
 # -- comparing runs -------------------------------------------------------------------------------------------------------

@@ -221,7 +221,8 @@ class Adviser:
         p_beats, calibrated, fall = np.full(n, np.nan), np.zeros(n, dtype=bool), np.full(n, np.nan)
         median = np.where([s is ForecastStatus.FINISHED for s in first], curves.last_y, np.nan)
         if predicted is not None and final is not None:
-            below = predicted.predictive.cdf(sign * incumbent)
+            # strictly better: a value at the bound of the metric, which has a chance of its own, is not beaten by another there
+            below = predicted.predictive.cdf(np.nextafter(incumbent, -np.inf) if sign > 0 else sign * incumbent)
             p_beats[rows] = (below if sign > 0 else 1.0 - below).max(axis=1)
             calibrated[rows], fall[rows] = predicted.calibrated, predicted.fall
             median[rows] = inverse(final[:, 0], np.full((1, rows.size), 0.5))[0]
