@@ -123,7 +123,35 @@ def test_the_description_of_the_seen_curve() -> None:
     want = [(v - 2.5) / scale for v in [*nearest, 2.0]] + [(found.centre[0, -1] - 2.5) / scale]
     assert_close(found.features[0, :9], want)
     assert 0 < found.features[0, 9] < 1  # disagreement, a part of the scale
-    assert_close(found.features[0, 10:], [2.5, np.log(scale), np.log(8)])
+    assert_close(found.features[0, 10:13], [2.5, np.log(scale), np.log(8)])
+
+
+def test_roughness_is_how_far_late_points_lie_off_the_line_through_their_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    x = np.cumsum(rng.uniform(0.5, 3.0, (3, 15)), axis=1)
+    y = 1.0 / x + rng.normal(0.0, [[0.01], [0.1], [0.0]], (3, 15))
+    y[2] = 2.0 - 0.3 * np.log(x[2])  # a line in log x has none
+    counts = [15, 6, 15]
+    weight = (np.arange(15) < np.array(counts)[:, None]).astype(float)
+    batch = Batch.from_padded(x, y, weight)
+    found = outlook(batch, 2 * batch.last[:, None], Metric())
+    for i, count in enumerate(counts):
+        off = []
+        for j in range(max(1, count - 9), count - 1):
+            a, b, c = np.log(x[i, j - 1 : j + 2])
+            to = (b - a) / (c - a)
+            line = (1 - to) * y[i, j - 1] + to * y[i, j + 1]
+            off.append((y[i, j] - line) ** 2 / (1 + to**2 + (1 - to) ** 2))
+        assert len(off) == min(8, count - 2)
+        assert_close(found.features[i, 13], np.log(np.sqrt(np.mean(off)) / found.scale[i, -1] + 0.01))
+
+
+def test_roughness_measures_noise() -> None:
+    rng = np.random.default_rng(1)
+    x = np.tile(np.arange(1.0, 41.0), (400, 1))
+    batch = Batch.from_padded(x, 2.0 - 0.3 * np.log(x) + 0.05 * rng.normal(size=x.shape), np.ones_like(x))
+    rough = np.sqrt(np.mean(ensemble._roughness(batch) ** 2))
+    assert 0.045 < rough < 0.055
 
 
 def test_a_row_is_what_it_is_alone_and_padding_does_not_matter() -> None:

@@ -31,6 +31,8 @@ _SHARPNESS = 0.25
 _RECENCY = 2.5
 # positions, as shares of the last x, at which the seen curve is described
 _FALL = 2.0
+# the roughness of a curve is that of so many of its last points; below this part of the scale it is none
+_ROUGH, _SMOOTH = 10, 0.01
 _PROFILE = np.array([0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06])
 
 
@@ -96,7 +98,7 @@ def outlook(
 
 
 def _features(batch: Batch, metric: Metric, change: FloatArray, disagreement: FloatArray, scale: FloatArray) -> FloatArray:
-    """The seen curve in units of its own scale: profile, best, forecast change, disagreement; then scale and length."""
+    """The seen curve in units of its own scale: profile, best, forecast change, disagreement; then scale, length, roughness."""
     rows, count = np.arange(len(batch)), batch.count
     last = batch.y[rows, count - 1]
     index = np.arange(batch.x.shape[1])
@@ -107,7 +109,22 @@ def _features(batch: Batch, metric: Metric, change: FloatArray, disagreement: Fl
         near = np.where(index < count[:, None], distance, np.inf).argmin(axis=1)
         profile[:, k] = batch.y[rows, near] - last
     relative = np.column_stack([profile, _best(batch.y, batch.weight > 0, metric) - last, change, disagreement]) / scale[:, None]
-    return np.column_stack([relative, last, np.log(scale), np.log(count)])
+    rough = np.log(_roughness(batch) / scale + _SMOOTH)
+    return np.column_stack([relative, last, np.log(scale), np.log(count), rough])
+
+
+def _roughness(batch: Batch) -> FloatArray:
+    """(n,) noise of a late point: root mean square of how far each lies off the line in log x through its two neighbours."""
+    at = batch.count[:, None] - np.arange(min(_ROUGH, batch.x.shape[1]), 0, -1)
+    some = at[:, :-2] >= 0
+    at = np.maximum(at, 0)
+    x, y = np.log(np.take_along_axis(batch.x, at, axis=1)), np.take_along_axis(batch.y, at, axis=1)
+    apart = np.where(some, x[:, 2:] - x[:, :-2], 1.0)
+    part = (x[:, 2:] - x[:, 1:-1]) / np.where(apart > 0, apart, 1.0)
+    # noise of one size in all three points adds up to this much in the difference
+    off = (y[:, 1:-1] - part * y[:, :-2] - (1.0 - part) * y[:, 2:]) / np.sqrt(1.0 + part**2 + (1.0 - part) ** 2)
+    square: FloatArray = np.where(some, off**2, 0.0).sum(axis=1) / some.sum(axis=1)
+    return np.sqrt(square)
 
 
 def _course(drive: Drive) -> FloatArray:
