@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,23 +44,27 @@ class Build(BuildHookInterface):  # type: ignore[type-arg]
 
     def compile(self, sources: Sequence[Path], library: Path) -> bool:
         """Whether the loops could be compiled; the library then stands there, and else none does."""
-        library.unlink(missing_ok=True)
         if sys.platform == "win32":
             return False
-        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-        new = self.folder / "new.so"
+        new, stamp = self.folder / "new.so", self.folder / "stamp.c"
+        made_of = zlib.crc32(b"".join(source.read_bytes() for source in sources))
+        stamp.write_text(f"#include <stdint.h>\nconst uint32_t farfield_sources = {made_of}u;\n")
         try:
-            done = subprocess.run(
-                [*compiler, *FLAGS, *map(str, sources), "-o", str(new)], capture_output=True, text=True, timeout=300
-            )
+            compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+            command = [*compiler, *FLAGS, *map(str, [*sources, stamp]), "-o", str(new)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             reason = done.stderr.strip() or f"{compiler[0]} ended with {done.returncode}"
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a CC whose quotes do not close
             reason = str(error)
-        if not new.exists():
+        try:
+            library.unlink(missing_ok=True)
+            if new.exists():
+                shutil.move(new, library)
+        except OSError as error:  # an editable installation of a checkout that cannot be written to
+            reason = str(error)
+        if not library.exists():
             self.app.display_warning(f"the inner loops are left to NumPy: they were not compiled ({reason})")
-            return False
-        shutil.move(new, library)
-        return True
+        return library.exists()
 
     def index(self, root: Path, build_data: dict[str, Any]) -> None:
         """Put ``farfield/papers/index.sqlite`` (records, statuses, verdicts, search tables) into the wheel."""

@@ -15,7 +15,15 @@ def test_without_a_file_that_loads_there_are_none(content: bytes | None, monkeyp
     if content is not None:
         file.write_bytes(content)
     monkeypatch.setattr(loops, "FILE", file)
-    assert loops._loaded.__wrapped__() is None
+    library, why = loops._loaded.__wrapped__()
+    assert library is None
+    assert why == ("not there" if content is None else "not for this machine")
+
+
+@pytest.mark.compiled
+def test_a_library_of_other_source_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "_sources", lambda: 0)
+    assert loops._loaded.__wrapped__() == (None, "built from other source than is here")
 
 
 @pytest.mark.compiled

@@ -86,9 +86,9 @@ def _data() -> dict[str, Any]:
 
 
 def _loops() -> dict[str, Any]:
-    there = loops.library({}) is not None
-    without = "not there; NumPy does their work, more slowly. Install a C compiler, then farfield again from its source"
-    return {"compiled": there, "note": "compiled" if there else without}
+    why = loops.missing()
+    instead = "NumPy does their work, more slowly. Install a C compiler, then farfield again from its source"
+    return {"compiled": not why, "note": f"{why}; {instead}" if why else "compiled"}
 
 
 def report() -> dict[str, Any]:

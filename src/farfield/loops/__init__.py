@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import zlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,22 +20,40 @@ FILE = Path(__file__).with_name("_loops.so")
 Signatures = Mapping[str, tuple[Any, tuple[Any, ...]]]
 
 
+def _sources() -> int:
+    """CRC-32 of the C files beside this one, in the order of their names; the build hook writes it into the library."""
+    return zlib.crc32(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.c"))))
+
+
 @cache
-def _loaded() -> ctypes.CDLL | None:
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none."""
+    if not FILE.exists():
+        return None, "not there"
     if sys.byteorder != "little":
-        return None
+        return None, "not for this machine"
     try:
-        return ctypes.CDLL(str(FILE))
+        loaded = ctypes.CDLL(str(FILE))
+        made_of = ctypes.c_uint32.in_dll(loaded, "farfield_sources").value
     except OSError:
-        return None
+        return None, "not for this machine"
+    except ValueError:
+        return None, "built from other source than is here"
+    # what was built before the source changed may take other arguments, or give other results
+    return (loaded, "") if made_of == _sources() else (None, "built from other source than is here")
+
+
+def missing() -> str:
+    """Why the loops are left to NumPy, in a few words; empty where they are compiled."""
+    return _loaded()[1]
 
 
 def library(signatures: Signatures) -> ctypes.CDLL | None:
     """The compiled loops with these functions, name -> (result, arguments) as ctypes has them.
 
-    None where they were not built, not for this machine, or from another version's source.
+    None where they were not built, not for this machine, or from other source than lies beside them.
     """
-    loaded = _loaded()
+    loaded = _loaded()[0]
     if loaded is None:
         return None
     try:
