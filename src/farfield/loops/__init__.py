@@ -1,7 +1,9 @@
 """The inner loops that NumPy is slow at, in C, compiled at installation where a compiler is found.
 
-They give the same bits as the NumPy code that does their work without them. The build hook compiles all ``*.c`` here into one
-library beside this file; it uses nothing of Python's, so one file serves all versions. Whoever calls a function declares it::
+They give the same bits as the NumPy code that does their work without them. Only those of the learning-curve networks (``pfn.c``)
+take another exponential and round in another order: there forecasts differ by millionths. The build hook compiles all ``*.c``
+here into one library beside this file; it uses nothing of Python's, so one file serves all versions. Whoever calls a function
+declares it::
 
     loops = library({"farfield_sum": (ctypes.c_double, (ctypes.c_void_p, ctypes.c_int64))})
 """

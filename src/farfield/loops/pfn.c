@@ -62,6 +62,21 @@ INLINE v8 total(v8 x) {
     return x;
 }
 
+/* The sum over a row of what `of` makes of eight numbers; several sums at once, as each has to wait for itself. */
+#define OVER_ROW(sum, width, of)                                          \
+    do {                                                                  \
+        v8 part[4] = {ALL(0.0f), ALL(0.0f), ALL(0.0f), ALL(0.0f)};        \
+        int64_t i = 0;                                                    \
+        for (; i + 32 <= (width); i += 32) {                              \
+            of(part[0], i);                                               \
+            of(part[1], i + 8);                                           \
+            of(part[2], i + 16);                                          \
+            of(part[3], i + 24);                                          \
+        }                                                                 \
+        for (; i < (width); i += 8) of(part[0], i);                       \
+        (sum) = total((part[0] + part[1]) + (part[2] + part[3]));         \
+    } while (0)
+
 /* exp for -87 ... 88, to which x is brought: 2^n exp(r) with |r| <= log(2) / 2. */
 INLINE v8 exponential(v8 x) {
     const v8 shift = ALL(12582912.0f), low = ALL(-87.0f), high = ALL(88.0f);
@@ -79,11 +94,13 @@ INLINE v8 exponential(v8 x) {
 
 /* -- GELU ------------------------------------------------------------------------------------------------------------------------- */
 
-/* x <- 2 z / (1 + exp(z top / low)) with z = x + bias, in place; x (rows, width). top and low are polynomials of z^2, of which
- * `curve` has the coefficients from the constant on: three of top and two of low, whose third is 1; with low NULL... */
-FAST void farfield_pfn_gelu(float *x, const float *bias, int64_t rows, int64_t width, const float *curve, int32_t ratio) {
+/* x <- 2 z / (1 + exp(z top / low)) with z = x + bias, in place; x (rows, width), its rows `stride` apart. top and low are polynomials
+ * of z^2. `curve` holds four coefficients of top and two of low, from the constant on; that of low's square is 1. Without `ratio` low
+ * is 1 and top linear. */
+FAST void farfield_pfn_gelu(float *x, int64_t stride, const float *bias, int64_t rows, int64_t width, const float *curve,
+                            int32_t ratio) {
     const v8 a = ALL(curve[0]), b = ALL(curve[1]), c = ALL(curve[2]), d = ALL(curve[3]), e = ALL(curve[4]), f = ALL(curve[5]);
-    for (int64_t row = 0; row < rows; row++, x += width)
+    for (int64_t row = 0; row < rows; row++, x += stride)
         for (int64_t i = 0; i < width; i += 8) {
             const v8 z = load(x + i) + load(bias + i), square = z * z;
             v8 at;
@@ -103,21 +120,25 @@ FAST void farfield_pfn_normed(float *x, const float *more, const float *bias, co
                               int64_t width) {
     const float share = 1.0f / (float)width;
     for (int64_t row = 0; row < rows; row++, x += width, out += width) {
-        v8 sum = ALL(0.0f), squares = ALL(0.0f);
-        for (int64_t i = 0; i < width; i += 8) {
-            v8 z = load(x + i);
-            if (more) {
-                z += load(more + i) + load(bias + i);
-                store(x + i, z);
-            }
-            sum += z;
-        }
-        const v8 mean = total(sum) * share;
-        for (int64_t i = 0; i < width; i += 8) {
-            const v8 z = load(x + i) - mean;
-            squares = FUSED(z, z, squares);
-        }
-        const v8 factor = ALL(1.0f / __builtin_sqrtf(total(squares)[0] * share + 1e-5f));
+        v8 mean, variance;
+#define TAKEN(sum, i)                                     \
+    do {                                                  \
+        v8 z = load(x + (i));                             \
+        if (more) {                                       \
+            z += load(more + (i)) + load(bias + (i));     \
+            store(x + (i), z);                            \
+        }                                                 \
+        (sum) += z;                                       \
+    } while (0)
+        OVER_ROW(mean, width, TAKEN);
+        mean *= share;
+#define SQUARED(sum, i)                       \
+    do {                                      \
+        const v8 z = load(x + (i)) - mean;    \
+        (sum) = FUSED(z, z, sum);             \
+    } while (0)
+        OVER_ROW(variance, width, SQUARED);
+        const v8 factor = ALL(1.0f / __builtin_sqrtf(variance[0] * share + 1e-5f));
         for (int64_t i = 0; i < width; i += 8) {
             const v8 z = (load(x + i) - mean) * factor;
             store(out + i, scale ? z * load(scale + i) : z);
@@ -169,9 +190,10 @@ FAST static void product(const float *a, int64_t a_row, const float *b, int64_t 
 }
 
 INLINE float dot(const float *a, const float *b, int64_t n) {
-    v8 sum = ALL(0.0f);
-    for (int64_t i = 0; i < n; i += 8) sum = FUSED(load(a + i), load(b + i), sum);
-    return total(sum)[0];
+    v8 sum;
+#define TIMES(sum, i) (sum) = FUSED(load(a + (i)), load(b + (i)), sum)
+    OVER_ROW(sum, n, TIMES);
+    return sum[0];
 }
 
 /* The softmax of the first `until` of `size` scores in place, zeros beyond it, and of *own where there is one. */

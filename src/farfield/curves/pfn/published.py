@@ -31,39 +31,41 @@ from farfield.predictive.base import FloatArray
 
 _ROOT = float(np.sqrt(12.0))
 _HEAD_WIDTH = 128
-_TILES, _COLUMNS = (20, 16), 128
+# products are so small that nothing is rearranged first, and the cache holds the weights
+_TILES, _WEIGHTS = (20, 16), 1 << 15
 # tokens worked on at a time
 _TOKENS = 512
 
 
 @dataclass(frozen=True, eq=False)
 class _Map:
-    """x -> x weight, some 16 rows by 128 columns at a time: so small that nothing is rearranged first, and the cache holds it."""
+    """x -> x weight, some rows by some columns at a time."""
 
-    weights: tuple[Array, ...]  # (inputs, 128 or fewer) each
+    weights: tuple[Array, ...]
+    columns: tuple[slice, ...]
     bias: Array  # for who adds it
 
     @classmethod
     def of(cls, weight: FloatArray, bias: FloatArray | None = None) -> _Map:
-        parts = np.split(weight, range(_COLUMNS, weight.shape[1], _COLUMNS), axis=1)
-        shift = np.zeros(weight.shape[1]) if bias is None else bias
-        return cls(tuple(np.ascontiguousarray(w, dtype=np.float32) for w in parts), shift.astype(np.float32))
+        inputs, outputs = weight.shape
+        step = max(64, _WEIGHTS // inputs // 64 * 64)
+        columns = tuple(slice(start, min(start + step, outputs)) for start in range(0, outputs, step))
+        shift = np.zeros(outputs) if bias is None else bias
+        parts = tuple(np.ascontiguousarray(weight[:, c], dtype=np.float32) for c in columns)
+        return cls(parts, columns, shift.astype(np.float32))
 
     def __call__(self, x: Array, out: Array | None = None) -> Array:
         """Without the bias."""
         if out is None:
             out = np.empty((*x.shape[:-1], self.bias.size), dtype=np.float32)
         rows, found = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
-        tile = next((t for t in _TILES if len(rows) % t == 0), _TILES[-1])
+        tile = _TILES[0] if len(rows) % _TILES[0] == 0 else _TILES[-1]
         tiled = len(rows) // tile * tile
         read, filled = rows[:tiled].reshape(-1, tile, x.shape[-1]), found[:tiled].reshape(-1, tile, out.shape[-1])
-        at = 0
-        for weight in self.weights:
-            columns = slice(at, at + weight.shape[1])
+        for weight, columns in zip(self.weights, self.columns, strict=True):
             np.matmul(read, weight, out=filled[..., columns])
             if tiled < len(rows):
                 np.matmul(rows[tiled:], weight, out=found[tiled:, columns])
-            at = columns.stop
         return out
 
 
@@ -82,9 +84,9 @@ class _Layer:
 class PublishedNetwork:
     """The published network in NumPy, single precision."""
 
-    embedding: _Map  # of z(t), whether seen, z(y), and 1
+    embedding: _Map  # of t, whether seen, y, and 1
     layers: tuple[_Layer, ...]
-    head: tuple[_Map, _Map]
+    head: tuple[_Map, _Map]  # the last row of the second is its bias
     borders: FloatArray
 
     @classmethod
@@ -107,11 +109,10 @@ class PublishedNetwork:
                 _Map.of(outer / (2 * UNIT), get(f"{second}.bias") + later),
             )
 
-        # tokens are inputs @ embed + shift
-        time, value = get("encoder.2.weight"), get("y_encoder.1.weight")
-        embed, shift = np.stack([time[:, 0], get("y_encoder.1.bias"), value[:, 0], 0 * time[:, 0]]), get("encoder.2.bias")
-        embed[3], shift = shift, np.zeros(len(shift))
-        width = len(shift)
+        # tokens are t, whether seen, y and 1 times this
+        time, value = _ROOT * get("encoder.2.weight")[:, 0], _ROOT * get("y_encoder.1.weight")[:, 0]
+        embed = np.stack([time / 101, get("y_encoder.1.bias") - value / 2, value, get("encoder.2.bias") - time / 2])
+        width = len(time)
         heads = _heads(width)
         layers: list[_Layer] = []
         # what the numbers handed from layer to layer lack of the tokens
@@ -121,8 +122,8 @@ class PublishedNetwork:
             wq, wk, wv = (w.T for w in np.split(get(f"{at}.self_attn.in_proj_weight"), 3))
             bq, _, bv = np.split(get(f"{at}.self_attn.in_proj_bias"), 3)
             wo = get(f"{at}.self_attn.out_proj.weight").T
-            source, offset = (np.eye(width), lack) if layers else (embed, shift)
-            out_bias = get(f"{at}.self_attn.out_proj.bias") + (bv + offset @ wv) @ wo + lack
+            source = np.eye(width) if layers else embed
+            out_bias = get(f"{at}.self_attn.out_proj.bias") + (bv + lack @ wv) @ wo + lack
             wq, bq = wq * (width / heads) ** -0.5, bq * (width / heads) ** -0.5
             if heads == 1:
                 wq, bq, wv = wq @ wk.T, bq @ wk.T, wv @ wo
@@ -130,7 +131,7 @@ class PublishedNetwork:
             between = get(f"{at}.norm1.bias")
             layers.append(
                 _Layer(
-                    _Map.of(source @ wq, offset @ wq + bq),
+                    _Map.of(source @ wq, lack @ wq + bq),
                     None if heads == 1 else _Map.of(source @ wk),
                     _Map.of(source @ wv),
                     None if heads == 1 else _Map.of(wo),
@@ -142,8 +143,9 @@ class PublishedNetwork:
             lack = get(f"{at}.norm2.bias")
         if not layers:
             raise FormatError("not a network of the published code: it has no transformer_encoder.layers.0")
-        head = perceptron("decoder.0", "decoder.2", lack)
-        return cls(_Map.of(embed), tuple(layers), head, checks.finite("borders", borders, ndim=1))
+        first, last = perceptron("decoder.0", "decoder.2", lack)
+        whole = np.concatenate([get("decoder.2.weight").T / (2 * UNIT), last.bias[None]])
+        return cls(_Map.of(embed), tuple(layers), (first, _Map.of(whole)), checks.finite("borders", borders, ndim=1))
 
     def logits(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Array:
         """(n, q, n_bars) for seen x, y (n, m) and asked `at` (n, q)."""
@@ -152,8 +154,8 @@ class PublishedNetwork:
             raise InputError(f"x, y and at have shapes {xs.shape}, {ys.shape}, {asked.shape}; allowed: (n, m), (n, m) and (n, q)")
         n, seen = xs.shape
         inputs = np.zeros((n, seen + asked.shape[1], 4), dtype=np.float32)
-        inputs[:, :seen, 0], inputs[:, seen:, 0] = (xs / 101.0 - 0.5) * _ROOT, (asked / 101.0 - 0.5) * _ROOT
-        inputs[:, :seen, 1], inputs[:, :seen, 2], inputs[:, :, 3] = 1.0, (ys - 0.5) * _ROOT, 1.0
+        inputs[:, :seen, 0], inputs[:, seen:, 0] = xs, asked
+        inputs[:, :seen, 1], inputs[:, :seen, 2], inputs[:, :, 3] = 1.0, ys, 1.0
         out = np.empty((*asked.shape, self.head[1].bias.size), dtype=np.float32)
         step = max(1, _TOKENS // inputs.shape[1])
         for start in range(0, n, step):
@@ -171,10 +173,14 @@ class PublishedNetwork:
             mixed = attend(layer.query(asking), layer.query.bias, key, layer.value(source), _heads(tokens.shape[-1]), seen=seen)
             more = mixed if layer.out is None else layer.out(mixed)
             normed(rest, more, layer.out_bias, layer.scales[0], rest)
-            _perceptron(*layer.perceptron, rest, more)
-            source = tokens = normed(rest, more, layer.perceptron[1].bias, layer.scales[1], rest)
-        _perceptron(*self.head, tokens, out)
-        out += self.head[1].bias
+            first, second = layer.perceptron
+            second(NORMAL(first(rest), first.bias), more)
+            source = tokens = normed(rest, more, second.bias, layer.scales[1], rest)
+        first, second = self.head
+        hidden = np.empty((*tokens.shape[:-1], first.bias.size + 1), dtype=np.float32)
+        hidden[..., -1] = 1.0
+        NORMAL(first(tokens, hidden[..., :-1]), first.bias)
+        second(hidden, out)
 
     def predict(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Bars:
         """Posterior predictive (n, q) for seen x, y (n, m) and asked `at` (n, q), steps from 1 to 100, values within [0, 1]."""
@@ -185,8 +191,3 @@ class PublishedNetwork:
 
 def _heads(width: int) -> int:
     return max(width // _HEAD_WIDTH, 1)
-
-
-def _perceptron(first: _Map, second: _Map, x: Array, out: Array) -> None:
-    """Both maps with GELU between them, without the last bias, into `out`."""
-    second(NORMAL(first(x), first.bias), out)
