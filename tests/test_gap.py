@@ -25,57 +25,7 @@ from farfield.gap import (
 )
 from farfield.gap.resample import linear_error, resampled
 from farfield.splits import EnvironmentSplit, RangeSplit
-
-
-class Mean:
-    """Predicts the mean of the target it was fitted on."""
-
-    def fit(self, X: Any, y: Any) -> Mean:
-        self.mean_ = float(np.mean(y))
-        return self
-
-    def predict(self, X: Any) -> Any:
-        return np.full(len(X), self.mean_)
-
-
-class Line:
-    """Least squares on the columns and a constant."""
-
-    def fit(self, X: Any, y: Any) -> Line:
-        self.w_ = np.linalg.lstsq(np.c_[X, np.ones(len(X))], y, rcond=None)[0]
-        return self
-
-    def predict(self, X: Any) -> Any:
-        return np.c_[X, np.ones(len(X))] @ self.w_
-
-
-class Fixed:
-    """A model without fit."""
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-
-    def predict(self, X: Any) -> Any:
-        return np.full(len(X), self.value)
-
-
-class Coin(Mean):
-    """Two classes, chance by the first column."""
-
-    classes_ = np.array([0, 1])
-
-    def predict_proba(self, X: Any) -> Any:
-        p = 1 / (1 + np.exp(-X[:, 0]))
-        return np.c_[1 - p, p]
-
-    def predict(self, X: Any) -> Any:
-        return (X[:, 0] > 0).astype(int)
-
-
-def data(n: int = 300, seed: int = 0) -> tuple[Any, Any]:
-    rng = np.random.default_rng(seed)
-    X = rng.uniform(0, 1, size=(n, 2))
-    return X, 3 * X[:, 0] ** 2 + X[:, 1] + rng.normal(0, 0.1, size=n)
+from gap_models import Coin, Fixed, Line, Mean, data
 
 
 def measured(model: Any = None, seed: int = 0, **kw: Any) -> GapResult:
@@ -525,85 +475,6 @@ def test_few_units_widen_the_intervals_and_say_so() -> None:
     with pytest.warns(UserWarning, match="only 12 rows in a part"):
         r = extrapolation_gap(Line(), X, y, split=RangeSplit(0, random_state=0), n_boot=200)
     assert any("only 12 rows" in w for w in r.warnings)
-
-
-WORDS = np.where(np.arange(300) % 2, "a", "b")
-
-
-@pytest.mark.parametrize(
-    ("target", "scoring", "message"),
-    [
-        (lambda y: np.where(y > 2, np.nan, y), "mae", "not finite"),
-        (lambda y: np.where(y > 2, np.inf, y).astype(object), "r2", "not finite"),
-        (lambda y: [None if v > 2 else v for v in y], "mae", "not finite"),
-        (lambda y: [None] * y.size, "mae", "not finite"),
-        (lambda y: [None] * y.size, "accuracy", "y is missing for 300 of 300 rows"),
-        (lambda y: y[:3], "mae", r"y has shape \(3,\); allowed: \(300,\)"),
-        (lambda y: np.c_[y, y], "mse", r"y has shape \(300, 2\); allowed: \(300,\), one target a row"),
-        (lambda y: np.c_[WORDS, WORDS], "mae", r"y has shape \(300, 2\)"),
-        (lambda y: [[1.0], *([[1.0, 2.0]] * 299)], "mae", "y is ragged"),
-        (lambda y: WORDS, "mae", r"^y holds words, such as '[ab]', and MAE needs numbers; use accuracy, log_loss or auc$"),
-        (lambda y: WORDS.astype(object), "rmse", "y holds words, such as 'b', and RMSE needs numbers"),
-        (lambda y: WORDS.astype(bytes), "median", "y holds words"),
-        (lambda y: [None, *WORDS[1:]], "mae", "y holds words, such as 'a'"),
-        (lambda y: [None, *WORDS[1:]], "accuracy", "y is missing for 1 of 300 rows"),
-        (
-            lambda y: np.array([1.0, *WORDS[1:]], dtype=object),
-            "mae",
-            "y mixes words and numbers, such as 'a' and 1.0; make every row one or the other",
-        ),
-        (lambda y: np.array([1.0, *WORDS[1:]], dtype=object), "log_loss", "y mixes words and numbers"),
-        (lambda y: y + 1j, "mae", "y holds complex numbers"),
-        (lambda y: np.arange(300).astype("datetime64[D]"), "mae", "y holds dates, such as '1970-01-01', and MAE needs numbers"),
-        (lambda y: np.arange(300).astype("timedelta64[D]"), "mae", "y holds spans of time"),
-        (lambda y: np.round(y), "log_loss", "has no predict_proba, which log loss needs; use accuracy .* mae, rmse or r2"),
-    ],
-)
-def test_targets_that_a_score_cannot_be_taken_of_are_refused(target: Any, scoring: str, message: str) -> None:
-    X, y = data()
-    with pytest.raises(InputError, match=message) as refused:
-        extrapolation_gap(Line(), X, target(y), split=RangeSplit(0), scoring=scoring)
-    assert len(str(refused.value)) < 250
-
-
-@pytest.mark.parametrize(
-    ("target", "scoring"),
-    [
-        (lambda y: y.astype(object), "mae"),
-        (lambda y: y[:, None], "r2"),
-        (lambda y: y.tolist(), "mse"),
-        (lambda y: y > 1, "mae"),
-        (lambda y: np.round(y).astype(int), "rmse"),
-    ],
-)
-def test_numbers_in_any_dress_are_numbers(target: Any, scoring: str) -> None:
-    X, y = data()
-    dressed = target(y)
-    plain = np.asarray(dressed, dtype=float).ravel()
-    split = RangeSplit(0, n_repeats=1, random_state=0)
-    values = [extrapolation_gap(Line(), X, t, split=split, scoring=scoring, n_boot=100).gap for t in (dressed, plain)]
-    assert values[0] == values[1]
-
-
-@pytest.mark.parametrize(
-    "dress", [lambda b: b.astype(object), lambda b: list(b), lambda b: b[:, None], lambda b: b.astype(int).astype(object)]
-)
-def test_classes_in_any_dress_are_classes(dress: Any) -> None:
-    X, _ = data()
-    b = X[:, 1] > 0.5
-    split = RangeSplit(0, n_repeats=1, random_state=0)
-    values = [extrapolation_gap(Coin(), X, t, split=split, scoring="log_loss", n_boot=100).gap for t in (dress(b), b)]
-    assert values[0] == values[1]
-
-
-@pytest.mark.parametrize("scoring", ["accuracy", "balanced_accuracy"])
-def test_a_regressors_answers_are_not_compared_with_classes(scoring: str) -> None:
-    X, y = data()
-    with pytest.raises(InputError, match=r"accuracy compares answers with classes, and the model predicts numbers .* such as -?\d"):
-        extrapolation_gap(Line(), X, np.round(y), split=RangeSplit(0), scoring=scoring)
-    halves = np.round(2 * X[:, 1]) / 2  # classes may be fractions, and a model may miss them
-    with pytest.warns(UserWarning, match="no fit"):
-        assert extrapolation_gap(Fixed(0.5), X, halves, split=RangeSplit(0), scoring=scoring).inside.value > 0
 
 
 def test_the_guide_runs() -> None:
