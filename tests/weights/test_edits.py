@@ -7,12 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from farfield.errors import InputError
-from farfield.weights import edits
 from farfield.weights.edits import Breadcrumbs, DeltaEdit, Linear, Magnitude, ModelStock, Random, Slerp, Sparse, Weighted
 
 FloatArray = NDArray[np.float64]
@@ -92,15 +89,6 @@ def test_model_stock_of_known_angles() -> None:
     np.testing.assert_allclose(run(ModelStock(), [base, first, first]), first)
     with pytest.raises(InputError, match="at least two"):
         run(ModelStock(), [base, first])
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.data())
-def test_order_statistics_against_a_sort(values: list[float], data: st.DataObject) -> None:
-    k = data.draw(st.integers(1, len(values)))
-    array = np.array(values)
-    blocks = [array[i : i + 7] for i in range(0, array.size, 7)]
-    assert edits._largest(lambda: iter(blocks), k, array.size) == np.sort(np.abs(array))[::-1][k - 1]
 
 
 def test_magnitude_and_breadcrumbs_keep_what_a_sort_keeps() -> None:

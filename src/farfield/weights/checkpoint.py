@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from farfield import formats
 from farfield.errors import FormatError, InputError, unknown_name
+from farfield.weights import compiled
 from farfield.weights.header import (
     DTYPE_BITS,
     FLOAT_DTYPES,
@@ -179,7 +180,9 @@ class Checkpoint:
             raise InputError(
                 f"tensor {name!r} is {info.dtype}; only {', '.join(FLOAT_DTYPES)} are computed with, copy it by its raw bits"
             )
-        return formats.widen(self.read(name, start, stop), info.dtype)
+        raw = self.read(name, start, stop)
+        values = compiled.widen(raw, info.dtype) if info.dtype != "F64" and compiled.library() else None
+        return formats.widen(raw, info.dtype) if values is None else values
 
     def read_bytes(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
         """Bytes ``start .. stop`` of a tensor of any dtype, those narrower than a byte too; raises as :meth:`read`."""

@@ -32,8 +32,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from farfield import checks
 from farfield.errors import InputError
+from farfield.weights import order
 from farfield.weights.exact import Terms
 
 FloatArray = NDArray[np.float64]
@@ -198,7 +198,7 @@ class ModelStock:
 # -- thinning -------------------------------------------------------------------------------------------------------------
 
 Thin = Callable[[FloatArray, int], FloatArray]  # (delta chunk, offset) -> what is kept of it
-Blocks = Callable[[], Iterator[FloatArray]]  # the delta of a tensor from its start, block by block, as often as it is asked for
+Blocks = order.Blocks
 
 
 class Thinning(Protocol):
@@ -214,12 +214,12 @@ class Between:
     low: float
     high: float
 
-    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin:
-        def thin(d: FloatArray, offset: int) -> FloatArray:
-            magnitude = np.abs(d)
-            return np.where((magnitude >= self.low) & (magnitude < self.high), d, 0.0)
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Between:
+        return self
 
-        return thin
+    def __call__(self, d: FloatArray, offset: int) -> FloatArray:
+        magnitude = np.abs(d)
+        return np.where((magnitude >= self.low) & (magnitude < self.high), d, 0.0)
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,8 @@ class Breadcrumbs:
             return Between(math.inf, math.inf)
         keep = max(1, math.floor(self.density * size + 1e-9))
         top = min(math.floor(_share("gamma", self.gamma) * size + 1e-9), size - keep)
-        return Between(_largest(delta, top + keep, size), _largest(delta, top, size) if top else math.inf)
+        low, *high = order.largest(delta, [top + keep, top] if top else [keep])
+        return Between(low, high[0] if high else math.inf)
 
 
 @dataclass(frozen=True)
@@ -273,25 +274,44 @@ class Random:
     rescale: bool = True
     factor: float | None = None
 
-    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Thin:
+    def prepare(self, name: str, model: int, delta: Blocks, shape: tuple[int, ...]) -> Drawn:
         density = _share("density", self.density)
         key = hashlib.blake2b(f"{self.seed}\0{model}\0{name}".encode(), digest_size=16).digest()
-        limit = min(int(density * 2.0**64), 2**64 - 1)
-        if self.factor is not None and density in (0.0, 1.0):
-            raise InputError(f"density is {density:g} with a factor; allowed: above 0 and below 1")
-        rest = 0.0 if self.factor is None else (1 - self.factor * density) / (1 - density)
-
-        def thin(d: FloatArray, offset: int) -> FloatArray:
-            if density in (0.0, 1.0):
-                return d * density
-            # a counter-based generator, four numbers a count: any position can be reached without those before it
-            source = np.random.Philox(key=np.frombuffer(key, "<u8"), counter=offset // 4)
-            kept = source.random_raw(d.size + offset % 4)[offset % 4 :] < np.uint64(limit)
+        if density in (0.0, 1.0):
             if self.factor is not None:
-                return np.where(kept, d * self.factor, d * rest)
-            return np.where(kept, d / density if self.rescale else d, 0.0)
+                raise InputError(f"density is {density:g} with a factor; allowed: above 0 and below 1")
+            return Drawn(None, 0, gain=density)
+        limit = min(int(density * 2.0**64), 2**64 - 1)
+        if self.factor is not None:
+            return Drawn(key, limit, gain=self.factor, rest=(1 - self.factor * density) / (1 - density))
+        return Drawn(key, limit, over=density if self.rescale else 1.0)
 
-        return thin
+
+@dataclass(frozen=True)
+class Drawn:
+    """Entries whose 64-bit draws are below `limit` times `gain` over `over`, others times `rest` or, where that is None, 0.
+
+    Without a `key` no numbers are drawn and every entry is kept. One of `gain` and `over` is 1.
+    """
+
+    key: bytes | None
+    limit: int
+    gain: float = 1.0
+    over: float = 1.0
+    rest: float | None = None
+
+    def draws(self, offset: int, size: int) -> NDArray[np.uint64]:
+        """Uniform 64-bit numbers of the entries from `offset` on."""
+        assert self.key is not None
+        # a counter-based generator, four numbers a count: any position can be reached without those before it
+        source = np.random.Philox(key=np.frombuffer(self.key, "<u8"), counter=offset // 4)
+        return source.random_raw(size + offset % 4)[offset % 4 :]
+
+    def __call__(self, d: FloatArray, offset: int) -> FloatArray:
+        kept = d / self.over if self.gain == 1 else d * self.gain
+        if self.key is None:
+            return kept
+        return np.where(self.draws(offset, d.size) < np.uint64(self.limit), kept, 0.0 if self.rest is None else d * self.rest)
 
 
 @dataclass(frozen=True)
@@ -352,7 +372,7 @@ class Sparse:
         parts = [w * thin(d, offset) for w, thin, d in zip(self.weights, state, _deltas(chunks), strict=True)]
         total = _sum([1.0] * len(parts), iter(parts))
         if not self.elect:
-            return total * (self.scale / sum(self.weights) if self.normalize else self.scale)
+            return total * self.factor
         sign = np.sign(total)
         agreeing = [np.where(np.sign(p) == sign, p, 0.0) for p in parts]
         total = _sum([self.scale] * len(parts), iter(agreeing))
@@ -360,6 +380,11 @@ class Sparse:
             shares = _sum(self.weights, ((p != 0).astype(np.float64) for p in agreeing))
             total = np.divide(total, shares, out=np.zeros_like(total), where=np.abs(shares) > 1e-12)
         return total
+
+    @property
+    def factor(self) -> float:
+        """Of the sum, where no sign is elected."""
+        return self.scale / sum(self.weights) if self.normalize else self.scale
 
     def terms(self, state: list[Thin]) -> None:
         return None
@@ -411,21 +436,3 @@ def _products(tensors: Sequence[TensorView], *, of_deltas: bool = False) -> Floa
                 total[i, j] += float(np.sum(rows[i] * rows[j]))
                 total[j, i] = total[i, j]
     return total
-
-
-def _largest(delta: Blocks, k: int, size: int) -> float:
-    """The k-th largest magnitude, 1 <= k <= size: one pass a 16 bits of its pattern, counting, in constant memory."""
-    checks.count("k", k)
-    prefix, remaining = 0, k
-    for shift in (48, 32, 16, 0):
-        counts = np.zeros(1 << 16, np.int64)
-        for block in delta():
-            bits = np.abs(block).view(np.uint64)
-            if shift < 48:
-                bits = bits[bits >> np.uint64(shift + 16) == np.uint64(prefix)]
-            counts += np.bincount((bits >> np.uint64(shift) & np.uint64(0xFFFF)).astype(np.int64), minlength=1 << 16)
-        above = np.cumsum(counts[::-1])
-        bucket = int(np.searchsorted(above, remaining))
-        remaining -= int(above[bucket - 1]) if bucket else 0
-        prefix = prefix << 16 | (0xFFFF - bucket)
-    return float(np.array([prefix], np.uint64).view(np.float64)[0])

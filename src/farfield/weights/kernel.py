@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from farfield import formats
 from farfield.formats import Raw
+from farfield.weights import thinned
 from farfield.weights.adapters import AdaptedCheckpoint, Factors
 from farfield.weights.checkpoint import Checkpoint
-from farfield.weights.edits import DeltaEdit, Linear
+from farfield.weights.edits import DeltaEdit, Linear, Sparse
 from farfield.weights.exact import Terms, exact_product, round_combination, round_sum
 from farfield.weights.pairs import pair_for
 from farfield.weights.sums import Sum
@@ -117,7 +118,9 @@ class Kernel:
             if factors[0] is None and not plan.low and (plan.rounding == "nearest" or dtype == source):
                 if dtype == source:
                     return plan.operands[0].read(name, start, stop)
-                return self._plain(_COPY, plan.operands[:1], name, start, stop, lambda chunks: formats.round_to(chunks[0], dtype))
+                return self._plain(
+                    _COPY, plan.operands[:1], name, start, stop, lambda chunks, at: formats.round_to(chunks[0], dtype)
+                )
             edit, factors, operands = Linear(()), factors[:1], plan.operands[:1]
         else:
             operands = plan.operands
@@ -125,10 +128,15 @@ class Kernel:
             return self._split(edit, state, name, operands, factors, start, stop)
         if any(f is not None for f in factors):
             return _with_adapters(edit, state, name, operands, factors, start, stop, dtype)
-        common = source if len(set(_dtypes(operands, name))) == 1 else "F64"
+        sources = _dtypes(operands, name)
+        if isinstance(edit, Sparse) and thinned.applies(state, sources, dtype):
+            done = thinned.combine(edit, state, self._read(operands, sources, name, start, stop), sources, dtype, start)
+            if done is not None:
+                return done
+        common = source if len(set(sources)) == 1 else "F64"
 
-        def slowly(chunks: Sequence[FloatArray]) -> Raw:
-            return combine(edit, state, chunks, start, dtype, common)
+        def slowly(chunks: Sequence[FloatArray], at: int) -> Raw:
+            return combine(edit, state, chunks, at, dtype, common)
 
         return self._plain(edit.terms(state), operands, name, start, stop, slowly)
 
@@ -139,7 +147,7 @@ class Kernel:
         name: str,
         start: int,
         stop: int,
-        slowly: Callable[[Sequence[FloatArray]], Raw],
+        slowly: Callable[[Sequence[FloatArray], int], Raw],
     ) -> Raw:
         """By the first of the fast ways that takes these numbers, and what that leaves, or all, `slowly` from float64."""
         sources, dtype = _dtypes(operands, name), self.plan.dtypes[name]
@@ -153,12 +161,12 @@ class Kernel:
             if done is not None:
                 out, left = done
                 if left.size:
-                    out[left] = slowly([formats.widen(raw[left], s) for raw, s in zip(raws, sources, strict=True)])
+                    out[left] = slowly([formats.widen(raw[left], s) for raw, s in zip(raws, sources, strict=True)], start)
                 return out
         out = np.empty(stop - start, formats.format_named(dtype).raw_dtype)
         for at in range(start, stop, self.chunk):
             end = min(at + self.chunk, stop)
-            out[at - start : end - start] = slowly([o.read_float64(name, at, end) for o in operands])
+            out[at - start : end - start] = slowly([o.read_float64(name, at, end) for o in operands], at)
         return out
 
     def _way(self, make: Callable[..., Way | None], terms: Terms, sources: tuple[str, ...], dtype: str) -> Way | None:
