@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farfield.errors import InputError, unknown_name
+from farfield.errors import InputError, short, unknown_name
 
 FloatArray = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def numbers(name: str, value: ArrayLike, *, ndim: int | None = None, shape: Sequ
             raise TypeError
         out = array.astype(np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is {_short(value)}; allowed: real numbers") from None
+        raise InputError(f"{name} is {short(value)}; allowed: real numbers") from None
     if ndim is not None and out.ndim != ndim:
         raise InputError(f"{name} has shape {out.shape}; allowed: {ndim} {'axis' if ndim == 1 else 'axes'}")
     if shape is not None and (
@@ -84,7 +84,7 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
             raise TypeError
         out = operator.index(value)
     except TypeError:
-        raise InputError(f"{name} is {_short(value)}; allowed: an integer from {least} up") from None
+        raise InputError(f"{name} is {short(value)}; allowed: an integer from {least} up") from None
     if out < least:
         raise InputError(f"{name} is {out}; allowed: an integer from {least} up")
     return out
@@ -104,9 +104,4 @@ def _scalar(name: str, value: Any, allowed: str) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is {_short(value)}; allowed: {allowed}") from None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        raise InputError(f"{name} is {short(value)}; allowed: {allowed}") from None

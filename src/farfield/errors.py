@@ -67,6 +67,12 @@ class ConvergenceWarning(UserWarning):
     """An iterative method stopped before reaching its tolerance."""
 
 
+def short(value: object, length: int = 60) -> str:
+    """`value` as a message shows it: its repr, cut to `length` characters."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def nearest(name: str, allowed: Iterable[str], n: int = 3) -> list[str]:
     """The `n` allowed names closest in spelling to `name`, best first; never empty unless `allowed` is."""
     typed = name.casefold()[:100]  # comparing costs the product of the lengths

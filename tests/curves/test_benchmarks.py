@@ -92,7 +92,7 @@ def test_intervals_cover_new_models_of_new_families():
         compute = 10 ** rng.uniform(20, 24, 48)
         truth = sigmoid(np.log10(compute), 23.0, 1.5)
         score = truth + 0.03 * rng.normal(size=12)[family] + 0.02 * rng.normal(size=48)
-        fit = CapabilityFit(n_boot=60, rng=seed).fit(compute, score, family)
+        fit = CapabilityFit(n_boot=60, random_state=seed).fit(compute, score, family)
         at = np.full(20, 10**24.5)
         low, high = fit.predict(at).interval(0.8)
         new = sigmoid(24.5, 23.0, 1.5) + 0.03 * rng.normal(size=20) + 0.02 * rng.normal(size=20)
@@ -103,7 +103,7 @@ def test_intervals_cover_new_models_of_new_families():
 def test_same_seed_same_intervals_and_refusals():
     rng = np.random.default_rng(4)
     compute, score = 10 ** rng.uniform(20, 24, 15), rng.uniform(size=15)
-    one, two = (CapabilityFit(n_boot=20, rng=7).fit(compute, score).predict([1e25]).interval(0.8) for _ in range(2))
+    one, two = (CapabilityFit(n_boot=20, random_state=7).fit(compute, score).predict([1e25]).interval(0.8) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     for arguments, says in [
         (([1e20, 1e21], [0.1, 0.2]), "three or more"),

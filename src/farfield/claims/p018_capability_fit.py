@@ -46,7 +46,7 @@ def run(budget: str, seed: int) -> Measured:
                 fit = CapabilityFit(form, n_boot=0).fit(compute[fitted_on], column[fitted_on])
                 for i, error in zip(beyond, np.abs(fit.expected(compute[beyond]) - column[beyond]), strict=True):
                     errors[what].setdefault(families[i], []).append(100 * float(error))
-        whole = CapabilityFit(n_boot=20 if budget == "tiny" else 500, rng=rng).fit(compute[seen], mean[seen], names[seen])
+        whole = CapabilityFit(n_boot=20 if budget == "tiny" else 500, random_state=rng).fit(compute[seen], mean[seen], names[seen])
         low, high = whole.predict(compute[beyond]).interval(0.8)
         for i, missed in zip(beyond, (mean[beyond] < low) | (mean[beyond] > high), strict=True):
             misses.setdefault(families[i], []).append(bool(missed))

@@ -39,7 +39,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from farfield.claims.criteria import Count, Criterion, Trend, Value
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 
 FloatArray = NDArray[np.float64]
 
@@ -152,14 +152,14 @@ def replicates(values: Sequence[Value], what: str) -> FloatArray:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(
-            f"{what}: values are {_short(values)}; allowed: one number a seed, or the same number of units in each"
+            f"{what}: values are {short(values)}; allowed: one number a seed, or the same number of units in each"
         ) from None
     if array.ndim == 2:
         array = array.mean(axis=0)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"{what}: values have shape {array.shape}; allowed: one number a seed, or one a unit in each seed")
     if not np.isfinite(array).all():
-        raise InputError(f"{what}: not a finite number in {_short(values)}")
+        raise InputError(f"{what}: not a finite number in {short(values)}")
     return array
 
 
@@ -167,10 +167,10 @@ def _slopes(values: Sequence[Value], what: str) -> FloatArray:
     slopes = []
     for v in values:
         if not isinstance(v, Trend):
-            raise InputError(f"{what}: value is {_short(v)}; a trend criterion needs Trend(x, y)")
+            raise InputError(f"{what}: value is {short(v)}; a trend criterion needs Trend(x, y)")
         x, y = np.asarray(v.x, dtype=np.float64), np.asarray(v.y, dtype=np.float64)
         if x.shape != y.shape or x.ndim != 1 or np.unique(x).size < 2 or not np.isfinite(np.concatenate([x, y])).all():
-            raise InputError(f"{what}: Trend has x {_short(v.x)} and y {_short(v.y)}; allowed: finite, same length, two distinct x")
+            raise InputError(f"{what}: Trend has x {short(v.x)} and y {short(v.y)}; allowed: finite, same length, two distinct x")
         centred = x - x.mean()
         slopes.append(float(centred @ y / (centred @ centred)))
     return np.asarray(slopes)
@@ -183,7 +183,7 @@ def _counts(values: Sequence[Value], what: str) -> tuple[NDArray[np.int64], NDAr
         whole = isinstance(v, Count) and isinstance(v.violations, int) and isinstance(v.trials, int)
         if not (isinstance(v, Count) and whole and 0 <= v.violations <= v.trials and v.trials > 0):
             raise InputError(
-                f"{what}: value is {_short(v)}; a bound needs Count(violations, trials), 0 <= violations <= trials, trials > 0"
+                f"{what}: value is {short(v)}; a bound needs Count(violations, trials), 0 <= violations <= trials, trials > 0"
             )
     if len({len(row) for row in per_seed}) != 1:
         raise InputError(
@@ -192,11 +192,6 @@ def _counts(values: Sequence[Value], what: str) -> tuple[NDArray[np.int64], NDAr
     pairs = np.array([[(c.violations, c.trials) for c in row if isinstance(c, Count)] for row in per_seed], dtype=np.int64)
     pairs = pairs.sum(axis=0) if pairs.shape[1] > 1 else pairs[:, 0]
     return pairs[:, 0], pairs[:, 1]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 # -- one rule a kind --------------------------------------------------------------------------------------------------------------
@@ -277,9 +272,9 @@ def _errors(ours: Sequence[Value], against: Sequence[Value], what: str) -> tuple
     try:
         o, b = np.asarray(ours, dtype=np.float64), np.asarray(against, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{what}: values are {_short(ours)} and {_short(against)}; allowed: numbers") from None
+        raise InputError(f"{what}: values are {short(ours)} and {short(against)}; allowed: numbers") from None
     if o.shape != b.shape or o.size == 0 or not (np.isfinite(o).all() and np.isfinite(b).all()):
-        raise InputError(f"{what}: values are {_short(ours)} and {_short(against)}; allowed: finite numbers in pairs")
+        raise InputError(f"{what}: values are {short(ours)} and {short(against)}; allowed: finite numbers in pairs")
     return np.abs(o - b), b
 
 

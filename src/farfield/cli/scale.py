@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from farfield.cli.output import emit, format_of, notes, output_options, plot_option
 from farfield.errors import InputError
 from farfield.figures import save_figure, style
+
+if TYPE_CHECKING:
+    from farfield.curves.laws.law import ScalingLaw
 
 
 @click.command("scale")
@@ -163,14 +166,7 @@ def translated(
     sides = [(x[r], values[c][r]) for r, c in zip(rows, losses, strict=True)]
     curve, pairs, law = translate(*sides[0], *sides[1], fit_floor=not across, n_boot=chosen["refits"], rng=chosen["seed"])
     given = [(f"{loss:g}", "given", float(loss)) for loss in chosen["given"]]
-    for target in asked:
-        label = ", ".join(f"{k}={v:g}" for k, v in target.items())
-        if set(target) == {"flops"}:
-            given.append((label, f"by the {law.form} law of {a}", law.minimise(target["flops"]).loss))
-        elif set(target) == {"params", "tokens"}:
-            given.append((label, f"by the {law.form} law of {a}", float(law.expected([[target["params"], target["tokens"]]])[0])))
-        else:
-            raise InputError(f"--target {label}: allowed with --translate: flops=C, or params=N,tokens=D")
+    given += [(label, f"by the {law.form} law of {a}", loss) for label, loss in by_law(law, asked)]
     out: list[dict[str, Any]] = []
     for label, source, loss in given:
         found = curve.predict([loss], target="logged")
@@ -206,3 +202,18 @@ def translated(
         "notes": lines,
     }
     return document, out or [{"parameter": k, **v} for k, v in curve.to_dict().items()], lines
+
+
+def by_law(law: ScalingLaw, asked: list[dict[str, float]]) -> list[tuple[str, float]]:
+    """What `law` says of every target, with the target's label."""
+    out = []
+    for target in asked:
+        label = ", ".join(f"{name}={value:g}" for name, value in target.items())
+        if set(target) == {"flops"}:
+            loss = law.minimise(target["flops"]).loss
+        elif set(target) == {"params", "tokens"}:
+            loss = float(law.expected([[target["params"], target["tokens"]]])[0])
+        else:
+            raise InputError(f"--target {label}: allowed with --translate: flops=C, or params=N,tokens=D")
+        out.append((label, loss))
+    return out

@@ -145,18 +145,24 @@ class CapabilityFit:
     form : "sigmoid" between chance and ceiling, or "linear"
     chance, ceiling : score of guessing, and the best possible
     n_boot : resamples of the groups; 0 for none (then `predict` gives one sample, the fit)
-    rng : seed of the resamples
+    random_state : seed of the resamples
     """
 
     def __init__(
-        self, form: Form = "sigmoid", *, chance: float = 0.0, ceiling: float = 1.0, n_boot: int = 200, rng: Seed = None
+        self,
+        form: Form = "sigmoid",
+        *,
+        chance: float = 0.0,
+        ceiling: float = 1.0,
+        n_boot: int = 200,
+        random_state: Seed = None,
     ) -> None:
         self.form = checks.choice("form", form, ("sigmoid", "linear"))
         if not chance < ceiling:
             raise InputError(f"chance is {chance} and ceiling {ceiling}; chance must be below ceiling")
         self.chance, self.ceiling = float(chance), float(ceiling)
         self.n_boot = checks.count("n_boot", n_boot, least=0)
-        self.rng = rng
+        self.random_state = random_state
 
     def __repr__(self) -> str:
         return f"CapabilityFit(form={self.form!r}, chance={self.chance:g}, ceiling={self.ceiling:g}, n_boot={self.n_boot})"
@@ -176,7 +182,7 @@ class CapabilityFit:
         if names.shape != c.shape:
             raise InputError(f"groups has shape {names.shape}; allowed: ({c.size},), one name a model")
         x = np.log10(c)
-        rng = generator(self.rng)
+        rng = generator(self.random_state)
         _, code = np.unique(names, return_inverse=True)
         n_groups = int(code.max()) + 1
         draws = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=self.n_boot).astype(np.float64)

@@ -59,7 +59,7 @@ from typing import Any
 
 from farfield.claims.criteria import Criterion
 from farfield.claims.data import VARIABLE
-from farfield.errors import EXTRA_MODULES, FormatError, InputError, nearest
+from farfield.errors import EXTRA_MODULES, FormatError, InputError, nearest, short
 
 # family -> (the job it serves, what it is about); the sub-packages of the design
 FAMILIES = {
@@ -383,9 +383,7 @@ class _Reader:
                     continue
                 raise self.error(where, f"missing key {key!r}; see the schema in farfield.papers.record")
             if problem := rule(data[key]):
-                shown = repr(data[key])
-                shown = shown if len(shown) <= 80 else shown[:77] + "..."
-                raise self.error((*where, key), f"{key} is {shown}; allowed: {problem}")
+                raise self.error((*where, key), f"{key} is {short(data[key])}; allowed: {problem}")
 
     def error(self, where: tuple[Any, ...], message: str) -> FormatError:
         return FormatError(f"{self.path}:{self.line(where)}: {message}")

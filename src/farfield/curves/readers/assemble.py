@@ -1,4 +1,5 @@
 """From RunLogs to Curves: choose the metric, its goal and its x; carry attributes and covariates over.
+
 Nothing is guessed between several answers: where the logs allow more than one metric, or the metric's name does not say which
 way is better, the error holds a command that says it. Points keep their own steps; learning rate, tokens, epoch and time are
 those last logged at or before a point.

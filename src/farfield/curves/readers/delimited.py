@@ -1,4 +1,5 @@
 """CSV and TSV text: find the delimiter, load the columns, hand the table on.
+
 Lightning's `metrics.csv`, Keras' CSVLogger, Ray's `progress.csv`, TensorBoard's and W&B's downloads and any table of one's own
 are all read here; what their columns mean is decided in :mod:`farfield.curves.readers.tables`.
 """

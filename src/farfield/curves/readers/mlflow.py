@@ -1,4 +1,5 @@
 """MLflow runs, from its SQLite store and from the older file store.
+
 SQLite: tables `metrics(key, value, timestamp, run_uuid, step, is_nan)`, `runs`, `params`, `tags`, `experiments`; NaN is stored
 as 0.0 with `is_nan` set. File store: `<experiment>/<run>/meta.yaml`, `metrics/<key>` with lines `timestamp value step`,
 `params/<key>`, `tags/<key>`. A run below a parent run is grouped by it; the experiment is the weaker grouping. Deleted runs are

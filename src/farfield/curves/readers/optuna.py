@@ -1,4 +1,5 @@
 """Optuna studies in SQLite: every trial that reported intermediate values is a run.
+
 Tables `trials`, `trial_intermediate_values(trial_id, step, intermediate_value, intermediate_value_type)` with types FINITE,
 INF_POS, INF_NEG, NAN, `trial_params` with values encoded by their distribution, `study_directions` for the goal. A pruned trial
 is censored: it was stopped on purpose and says nothing bad about its end beyond what was seen.

@@ -1,4 +1,5 @@
 """From paths to runs: walk folders, recognise each file by its content, give each run a name, call the reader.
+
 A file named on the command line must hold runs: if it does not, that is an error. In a folder, files that are something else
 are passed over; files that look like a log and cannot be read are reported. All event files of a folder are one run; a folder
 of MLflow's file store is one run; of the checkpoints of one trainer the furthest counts; beside a Ray trial's `result.json` its

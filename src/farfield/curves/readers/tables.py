@@ -1,4 +1,5 @@
 """Runs in a table: wide (a column a metric), long (`run, step, metric, value`), or W&B's export (`name - metric` columns).
+
 A table becomes runs in three questions: which column tells runs apart, which gives the position, and what each other column is.
 Columns of numbers are series; columns that hold one value throughout each run and name no metric are its configuration. An
 empty cell means nothing was logged there; NaN and text in a column of numbers mean something was, and it was not a number.

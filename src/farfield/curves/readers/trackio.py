@@ -1,4 +1,5 @@
 """Trackio projects in SQLite: one database a project, every row the metrics of one step as JSON.
+
 Tables `metrics(run_name, timestamp, step, metrics)` with `run_id` in newer versions, and `configs(run_name, config)`. JSON
 columns hold text or bytes; NaN and infinities are the texts "NaN", "Infinity", "-Infinity". Schema as written by trackio 0.43.
 """
