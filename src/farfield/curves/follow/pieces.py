@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from farfield.curves.follow.objectrows import ObjectRows
 from farfield.curves.follow.rows import Rows
 from farfield.curves.follow.stores import Answering, StoreRows, Unclear, open_growing
 from farfield.curves.follow.tablerows import TableRows
@@ -160,7 +161,7 @@ class Follower:
 class LineFollower(Follower):
     """A CSV or lines of JSON: rows are appended one at a time and checked against the reader whenever they have doubled.
 
-    `Rows` takes those of one run, `TableRows` those of a CSV that holds several.
+    `Rows` takes those of one run; of several, `TableRows` those of a CSV and `ObjectRows` lines of JSON.
 
     A log that was rotated is read with its earlier parts. Where those are gone (the file was truncated, or replaced by one that
     goes on) the points read from them are kept.
@@ -265,8 +266,9 @@ class LineFollower(Follower):
         if len(runs) == 1 and self.options.get("run_column") is None:
             found = self._of_one(runs[0], data)
             self._base = runs[0]
-        if found is None and self.piece.kind == "text":
-            found = TableRows.learn(data, runs, self.piece.where, self.options.get("run_column"))
+        if found is None:
+            several = TableRows if self.piece.kind == "text" else ObjectRows
+            found = several.learn(data, runs, self.piece.where, self.options.get("run_column"))
         if found is not None:
             self._audit_at = max(self._audit * found.n_rows, 16)
         return found

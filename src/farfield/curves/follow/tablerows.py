@@ -1,9 +1,10 @@
-"""Rows of a growing CSV of several runs, wide or long, taken one at a time: the fast twin of `farfield.curves.readers.tables`.
+"""Rows of a growing table of several runs, wide or long, taken one at a time: the fast twin of `farfield.curves.readers.tables`.
 
 The reader decides what a column is from the whole table. :class:`TableRows` takes those decisions once, from all rows so far, and
 holds them against what the reader made of the same rows (`learn`); then it appends further rows for as long as no row can change
 a decision: every cell is of a form its column has held before, and what was the same throughout each run stays so. At anything
-else `take` says no, and the table is to be read as a whole again. Runs that got no row are handed out as they were.
+else `take` says no, and the table is to be read as a whole again. Runs that got no row are handed out as they were. Here the rows
+are lines of a CSV; :mod:`farfield.curves.follow.objectrows` takes lines of JSON.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from farfield.curves.follow.rows import FLOAT, INT, same_series, seconds
 from farfield.curves.readers import delimited, names, tables
 from farfield.curves.readers.record import RunLog, Series, Where, settle
 
-_MISSING = frozenset(tables.MISSING)
+MISSING = frozenset(tables.MISSING)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)?")
 _NUMBERS = frozenset(("int", "float", "like"))
+_UNCLEAR = frozenset(("spaced", "numeral", "large"))
+_NAMES = frozenset(("int", "text", "numeral"))
 _NO_NAME = "(no name)"
+Row = list[Any]
 _Columns = tuple["array[float]", "array[float]", "array[float]"]
 
 
-class _Column:
+class Column:
     """What a column has held: forms of cells, the first cell of each run, and whether it stayed the same."""
 
     def __init__(self, name: str) -> None:
@@ -39,7 +43,7 @@ class _Column:
         self.constant = True  # within each run
         self.uniform = True  # over all runs
 
-    def form(self, cell: str | None) -> str | None:
+    def form(self, cell: Any) -> str | None:
         """The form of a cell; None where it is missing."""
         if cell is None:
             return None
@@ -47,8 +51,8 @@ class _Column:
             return "int"
         if FLOAT.fullmatch(cell):
             return "float"
-        if self.dated and _DATE.fullmatch(cell):
-            return "date " + re.sub(r"\d", "9", cell)
+        if self.dated and (dated := dated_form(cell)) is not None:
+            return dated
         if cell.casefold() in ("true", "false"):
             return "bool"
         if cell != cell.strip():
@@ -71,22 +75,31 @@ class _Column:
             return pl.Float64
         return pl.Boolean if typed and self.forms == {"bool"} else pl.String
 
+    def read(self, cells: Sequence[Any], typed: bool) -> pl.Series:
+        """Cells as the reader holds them."""
+        text = pl.Series(self.name, cells, dtype=pl.String)
+        dtype = self.dtype(typed)
+        return text.str.to_lowercase() == "true" if dtype == pl.Boolean else text.cast(dtype, strict=False)
+
 
 class TableRows:
-    """The runs of one table, row by row; `learn` makes one.
+    """The runs of one table, row by row; `learn` makes one. A row is a list of cells in the order of the columns.
 
     n_rows : rows taken, the header not counted
     n_parsed : rows parsed since it was made
     """
 
-    def __init__(self, header: Sequence[str], separator: str, where: Where, run_column: str | None, typed: bool) -> None:
-        self._header, self._separator, self._where = list(header), separator, where
+    column: type[Column] = Column
+
+    def __init__(self, header: Sequence[str], where: Where, run_column: str | None, typed: bool) -> None:
+        self._header, self._where = list(header), where
+        self._separator = ","
         self._wanted, self._typed = run_column, typed
-        self._columns = [_Column(name) for name in header]
+        self._columns = [self.column(name) for name in header]
         self._at = {name: i for i, name in enumerate(header)}
         self._points: dict[str, dict[str, _Columns]] = {}
         self._sizes: dict[str, int] = {}
-        self._last: dict[str, list[str | None]] = {}
+        self._last: dict[str, Row] = {}
         self._made: dict[str, RunLog] = {}
         self._stale: set[str] = set()
         self.n_rows = self.n_parsed = 0
@@ -103,11 +116,12 @@ class TableRows:
         if '"' in text or len(set(header)) < len(header):
             return None
         for typed in (True, False):
-            made = cls(header, separator, where, run_column, typed)
+            made = cls(header, where, run_column, typed)
+            made._separator = separator
             rows = made._parsed(lines[1:])
             if rows is None or not rows:
                 return None
-            if made._learnt(rows) and _agree(made.runs(), runs):
+            if made._learnt(rows) and agree(made.runs(), runs):
                 return made
         return None
 
@@ -125,10 +139,11 @@ class TableRows:
 
     # -- decisions ----------------------------------------------------------------------------------------------------------
 
-    def _learnt(self, rows: list[list[str | None]]) -> bool:
+    def _learnt(self, rows: list[Row]) -> bool:
         """Decide what the columns are; False where that hangs on more than is kept here."""
         for column, cells in zip(self._columns, zip(*rows, strict=True), strict=True):
-            column.forms = {form for cell in set(cells) if (form := column.form(cell)) is not None}
+            different = {(type(cell), cell) for cell in cells}  # 1 and true are equal
+            column.forms = {form for _, cell in different if (form := column.form(cell)) is not None}
         chosen = self._run_column()
         if chosen is None and self._wanted is not None:
             return False
@@ -141,7 +156,7 @@ class TableRows:
         if chosen is None and long is None:
             return False
         others = [c for c in self._columns if c.name != chosen and c.name not in (long or ())]
-        if any((c.forms & {"text", "bool"} and len(c.forms) > 1) or "spaced" in c.forms for c in others):
+        if any((c.forms & {"text", "bool"} and len(c.forms) > 1) or c.forms & _UNCLEAR for c in others):
             return False
         if long and not self._columns[self._long[1]].is_number:  # type: ignore[index]
             return False
@@ -183,7 +198,7 @@ class TableRows:
         name = self._header[self._run_at].casefold().strip().replace(" ", "_")
         return name in tables.SURE_RUN or len(self._points) < max(2, 0.6 * self.n_rows)
 
-    def _constancy(self, rows: list[list[str | None]]) -> bool:
+    def _constancy(self, rows: list[Row]) -> bool:
         """Note what stayed the same; False where that is one thing for the text of cells and another for their numbers."""
         labels = [self._label(row) for row in rows]
         for label in labels:
@@ -199,7 +214,7 @@ class TableRows:
             column.constant, column.uniform = told[0]
         return True
 
-    def _is_setting(self, column: _Column) -> bool:
+    def _is_setting(self, column: Column) -> bool:
         """As the reader decides it (`tables._settings`)."""
         prefixed = tables.is_setting_name(column.name)
         alone = len(self._sizes) < 2
@@ -211,7 +226,7 @@ class TableRows:
 
     # -- rows in --------------------------------------------------------------------------------------------------------------
 
-    def _parsed(self, lines: Iterable[bytes]) -> list[list[str | None]] | None:
+    def _parsed(self, lines: Iterable[bytes]) -> list[Row] | None:
         rows = []
         for line in lines:
             try:
@@ -221,19 +236,19 @@ class TableRows:
             cells = text.split(self._separator)
             if '"' in text or len(cells) != len(self._header) or "\r" in text:
                 return None
-            rows.append([None if cell in _MISSING else cell for cell in cells])
+            rows.append([None if cell in MISSING else cell for cell in cells])
         self.n_parsed += len(rows)
         return rows
 
-    def _label(self, row: Sequence[str | None]) -> str:
+    def _label(self, row: Row) -> str:
         if self._run_at is None:
             return self._where.name
         cell = row[self._run_at]
         if cell is None:
             return _NO_NAME
-        return str(int(cell)) if self._columns[self._run_at].dtype(self._typed) == pl.Int64 else cell
+        return str(int(cell)) if self._columns[self._run_at].dtype(self._typed) == pl.Int64 else str(cell)
 
-    def _fits(self, row: list[str | None]) -> bool:
+    def _fits(self, row: Row) -> bool:
         """Whether a row leaves every decision as it is."""
         label = self._label(row) if self._run_at is None or self._known_form(self._run_at, row[self._run_at]) else None
         if label is None:
@@ -252,17 +267,16 @@ class TableRows:
                 return False
         return True
 
-    def _known_form(self, i: int, cell: str | None) -> bool:
+    def _known_form(self, i: int, cell: Any) -> bool:
         form = self._columns[i].form(cell)
         return form is None or form in self._columns[i].forms
 
-    def _append(self, row: list[str | None]) -> bool:
+    def _append(self, row: Row) -> bool:
         label = self._label(row)
         points = self._points.get(label)
         if points is None:
-            if self._run_at is not None and not self._columns[self._run_at].forms <= {"int", "text"} and (
-                "text" not in self._columns[self._run_at].forms
-            ):  # fmt: skip
+            forms = set() if self._run_at is None else self._columns[self._run_at].forms
+            if not forms <= _NAMES and "text" not in forms:
                 return False
             points = self._points[label] = {}
             self._sizes[label] = 0
@@ -294,11 +308,11 @@ class TableRows:
         self.n_rows += 1
         return True
 
-    def _number(self, i: int, row: list[str | None]) -> float | None:
+    def _number(self, i: int, row: Row) -> float | None:
         cell = row[i]
         if cell is None:
             return math.nan
-        if self._columns[i].dated and cell[4:5] == "-" and len(cell) > 9:
+        if self._columns[i].dated and isinstance(cell, str) and cell[4:5] == "-" and len(cell) > 9:
             return seconds(cell)
         try:
             return float(cell)
@@ -321,25 +335,26 @@ class TableRows:
         """What the settings say of a run; it hangs on its first row, and on its last where that says that the run is done."""
         wanted = dict.fromkeys([*self._settings, *(["done"] if "done" in self._at else [])])
         columns = [self._columns[self._at[name]] for name in wanted]
-        cells = {c.name: pl.Series(c.name, [c.first[label], self._last[label][self._at[c.name]]], dtype=pl.String) for c in columns}
-        lower = {name: cell.str.to_lowercase() == "true" for name, cell in cells.items()}
-        frame = pl.DataFrame(
-            [
-                lower[c.name] if c.dtype(self._typed) == pl.Boolean else cells[c.name].cast(c.dtype(self._typed), strict=False)
-                for c in columns
-            ]
-        )
+        ends = (([c.first[label], self._last[label][self._at[c.name]]], c) for c in columns)
+        frame = pl.DataFrame([c.read(cells, self._typed) for cells, c in ends])
         return tables.settings_of(frame, self._settings, 0, 1, self._step_name)
 
 
-def _comparable(cell: str | None) -> Any:
+def dated_form(cell: str) -> str | None:
+    """The form of a date, such as ``date 9999-99-99 99:99:99``; None for other text."""
+    return "date " + re.sub(r"\d", "9", cell) if _DATE.fullmatch(cell) else None
+
+
+def _comparable(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
     try:
-        return cell if cell is None or "_" in cell else float(cell)
+        return cell if "_" in cell else float(cell)
     except ValueError:
         return cell
 
 
-def _agree(mine: Sequence[RunLog], read: Sequence[RunLog]) -> bool:
+def agree(mine: Sequence[RunLog], read: Sequence[RunLog]) -> bool:
     """Whether two lists of runs are the same in every field."""
     return len(mine) == len(read) and all(_same(a, b) for a, b in zip(mine, read, strict=True))
 

@@ -84,15 +84,22 @@ def is_object(line: str) -> bool:
         return False
 
 
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as column -> cell; a nested configuration becomes columns of settings."""
+    plain = dict(row)
+    for key in CONFIG_KEYS:
+        if isinstance(plain.get(key), dict):
+            plain |= {f"config/{name}": value for name, value in config_of(plain.pop(key)).items()}
+    if len(plain) < 1000 and all(key and key.isascii() and not isinstance(value, dict) for key, value in plain.items()):
+        return plain  # flat already
+    return flatten(plain, "/")
+
+
 def _rows(rows: list[dict[str, Any]], where: Where, options: Mapping[str, Any]) -> list[RunLog]:
     """Objects as a wide or long table; a nested configuration in a row becomes columns of that run."""
     columns: dict[str, list[Any]] = {}
     for i, row in enumerate(rows):
-        plain = dict(row)
-        for key in CONFIG_KEYS:
-            if isinstance(plain.get(key), dict):
-                plain |= {f"config/{name}": value for name, value in config_of(plain.pop(key)).items()}
-        for key, value in flatten(plain, "/").items():
+        for key, value in flat(row).items():
             column = columns.get(key)
             if column is None:
                 column = columns[key] = [None] * len(rows)
