@@ -1,4 +1,4 @@
-"""Lines of JSON of several runs read on as they grow: the same as a fresh read at every look, for work in proportion to the news."""
+"""Lines of JSON of several runs read on as they grow: the same as a fresh read at every look, for work in proportion to them."""
 
 from __future__ import annotations
 
