@@ -82,6 +82,8 @@ class ContextPFN:
     def load(cls, name: str | os.PathLike[str] = "context", *, double: bool = False) -> Self:
         """A context network that ships (`CONTEXT_MODELS`), or one that was trained and saved, by its path.
 
+        double : compute in double precision; the first network stays in single, in which it answers the same in every batch
+
         Raises InputError for an unknown name, FormatError for a file that is not a context network of farfield's.
         """
         path = file_of(name, CONTEXT_MODELS, ContextArchitecture.kind)
@@ -105,7 +107,7 @@ class ContextPFN:
         if "base" not in about:
             raise FormatError(f"{path} does not name the network it stands on; allowed: a file of `farfield pfn train`")
         engine = ContextEngine.of(about.pop("architecture"), tensors, np.float64 if double else np.float32)
-        return cls(about.pop("name"), engine, LCPFN.load(str(about["base"]), double=double), about)
+        return cls(about.pop("name"), engine, LCPFN.load(str(about["base"])), about)
 
     def __repr__(self) -> str:
         return f"ContextPFN({self.name!r}, {self.engine.arch.layers} layers of width {self.engine.arch.width}, on {self.first})"
