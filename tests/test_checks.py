@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farfield import checks, seeds
+from farfield.curves.benchmarks import CapabilityFit
+from farfield.curves.frontier import FrontierLaw
+from farfield.curves.mixtures import MixtureScaling
 from farfield.errors import InputError
 from farfield.progress import progress
+from farfield.shift.control import ControlFunctionRegressor
+from farfield.shift.invariance import InvariantSubset
+from farfield.shift.retrievers import BM25, LSA, Embedding, TrainedEncoder
 
 
 def test_accepted_values_come_back_ready_to_use() -> None:
@@ -23,6 +30,30 @@ def test_accepted_values_come_back_ready_to_use() -> None:
     assert checks.positive("scale", 3) == 3.0
     assert checks.count("n", np.int32(3)) == 3
     assert checks.choice("method", "auto", ["auto", "pow3"]) == "auto"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: FrontierLaw().expected([1e3], 3),
+        lambda: FrontierLaw().predict([1e3], size=3),
+        lambda: FrontierLaw().compute_for(-1.0, 3),
+        lambda: MixtureScaling().expected([[0.5, 0.5]], 100),
+        lambda: MixtureScaling().select(100),
+        lambda: CapabilityFit().expected([1e20]),
+        lambda: CapabilityFit(n_boot=0).predict([1e20]),
+        lambda: ControlFunctionRegressor().predict_do([[0.0]]),
+        lambda: ControlFunctionRegressor().nu([[0.0]]),
+        lambda: InvariantSubset().predict([[0.0]]),
+        lambda: BM25().scores(["a"]),
+        lambda: LSA().scores(["a"]),
+        lambda: Embedding(lambda texts: np.ones((len(texts), 2))).scores(["a"]),
+        lambda: TrainedEncoder().scores(["a"]),
+    ],
+)
+def test_what_is_not_fitted_says_which_call_it_needs(ask: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match=r"this \w+ is not fitted; call fit\(.+\) first"):
+        ask()
 
 
 def test_a_checked_array_is_a_copy() -> None:

@@ -45,6 +45,12 @@ def numbers(name: str, value: ArrayLike, *, ndim: int | None = None, shape: Sequ
     return out
 
 
+def fitted(estimator: object, learned: str, fit: str) -> None:
+    """Refuse an estimator that has not learned its attribute `learned` yet; `fit` is the call that it needs."""
+    if not hasattr(estimator, learned):
+        raise InputError(f"this {type(estimator).__name__} is not fitted; call {fit} first")
+
+
 def finite(name: str, value: ArrayLike, *, ndim: int | None = None, shape: Sequence[int | None] | None = None) -> FloatArray:
     """As :func:`numbers`, and every entry finite; the refusal says how many are not and where the first is."""
     out = numbers(name, value, ndim=ndim, shape=shape)

@@ -127,6 +127,8 @@ def test_refusals():
             FrontierLaw().fit(*arguments)
     with pytest.raises(InputError, match="same compute"):
         frontier([1, 1], [0, 1], ["a", "a"])
+    with pytest.raises(InputError, match="n_boot is 0"):
+        frontier([1, 10], [0, 1], ["a", "a"], error=[1, 1], n_boot=0)
     with pytest.raises(InputError, match="four or more"):
         trade_off([1, 10], [1, 1], [0, 0], [0.0])
     fitted = FrontierLaw(sized=False, n_boot=0).fit(compute, size, y)

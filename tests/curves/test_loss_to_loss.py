@@ -113,6 +113,8 @@ def test_refusals():
     fit = LossToLoss(n_boot=0).fit(a, b, EA, EB)
     with pytest.raises(InputError, match="at or below the floor"):
         fit.predict([EA])
+    with pytest.raises(InputError, match="rtol is 0"):
+        pair_runs([[1, 2]], [3], [[1, 2]], [3], rtol=0)
     with pytest.raises(InputError, match="not fitted"):
         LossToLoss().predict([3.0])
 

@@ -155,6 +155,9 @@ def test_refusals(fitted):
             MixtureScaling().fit(*arguments)
     with pytest.raises(InputError, match="mixtures has shape"):
         model.expected([[0.5, 0.5]], 100)
+    for one_mixture in (lambda q: mixture_counts(q, 10), lambda q: model.gradient(q, 100)):
+        with pytest.raises(InputError, match="mixture has shape"):
+            one_mixture([[0.5, 0.5, 0.0], [0.2, 0.2, 0.6]])
     with pytest.raises(InputError, match="unknown form"):
         MixtureScaling("cubic")
     with pytest.raises(InputError, match="give bounds"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 import shutil
@@ -105,6 +106,7 @@ def test_the_panel_draws_the_data() -> None:
         (0.0, 2000.0, False, [0, 500, 1000, 1500, 2000]),
         (2.13, 2.91, False, [2.2, 2.4, 2.6, 2.8]),
         (3.0, 3.0, False, [3.0]),
+        (0.0, 5e-324, False, [0.0]),
         (10.0, 1e5, True, [1e1, 1e2, 1e3, 1e4, 1e5]),
         (1.0, 1e9, True, [1.0, 1e2, 1e4, 1e6, 1e8]),
     ],
@@ -121,6 +123,17 @@ def test_five_hundred_runs_fit_in_five_megabytes_and_more_are_counted() -> None:
     assert short.count("<tr data-run") == 30
     assert "The first 20 of 500 runs are drawn." in short
     assert "The first 30 of 500 runs." in short
+
+
+def test_a_run_of_the_largest_floats_is_drawn() -> None:
+    """The range of a run that explodes is no float any more."""
+    f = make_forecast(6)
+    y = f.curves.y.copy()
+    y[f.curves.points(0)] = 1e308 * (-1.0) ** np.arange(f.curves.lengths[0])
+    wild = dataclasses.replace(f, curves=dataclasses.replace(f.curves, y=y))
+    low, high = panels(wild, np.array([0]))[0].y_range
+    assert np.isfinite(3 * (high - low))
+    assert "inf" not in run_panel(panels(wild, np.array([0]))[0], log=False)
 
 
 def test_withheld_probabilities_are_explained_and_not_shown() -> None:

@@ -226,6 +226,7 @@ class CapabilityFit:
 
     def expected(self, compute: ArrayLike) -> FloatArray:
         """(n_at,) fitted score at `compute` (n_at,) in FLOP."""
+        checks.fitted(self, "parameters_", "fit(compute, score)")
         value: FloatArray = self._value(self.parameters_[:1], np.log10(checks.finite("compute", compute, ndim=1)))[0]
         return value
 
@@ -235,6 +236,7 @@ class CapabilityFit:
         Every resample meets 10 evenly spaced quantiles of the absolute error, added and taken off: on the wide side, since the
         backtest's errors hold some of what resampling adds. Sigmoid scores stay within 0 (or chance, if lower) and the ceiling.
         """
+        checks.fitted(self, "parameters_", "fit(compute, score)")
         value = self._value(
             self.parameters_[1:] if self.n_boot else self.parameters_, np.log10(checks.finite("compute", compute, ndim=1))
         )
@@ -269,8 +271,7 @@ class CapabilityAxis:
 
     def transform(self, scores: ArrayLike) -> FloatArray:
         """(n,) positions of models with scores (n, k) on the axis; 0 is the mean of the seen."""
-        if not hasattr(self, "loadings_"):
-            raise InputError("the axis is not fitted yet; call fit(scores) of the seen models first")
+        checks.fitted(self, "loadings_", "fit(scores) of the seen models")
         y = checks.finite("scores", scores, shape=(None, self.mean_.size))
         # a sum over columns, not a product of matrices, whose rounding would depend on the other rows
         return np.asarray(((y - self.mean_) / self.spread_ * self.loadings_).sum(axis=1))

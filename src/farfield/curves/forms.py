@@ -89,6 +89,12 @@ def _logs(low: float, high: float, n: int) -> FloatArray:
 
 _LOGS = (-300.0, 300.0)  # logarithms of g: its squares stay finite
 
+
+def _share(z: FloatArray) -> FloatArray:
+    """The logistic function, the share of which z is the logit."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0))))
+
+
 # -- shapes: u > 0, theta unconstrained ----------------------------------------------------------------------------------
 
 
@@ -174,7 +180,7 @@ def logit_of_share(target: FloatArray, alpha: FloatArray) -> FloatArray:
     away = np.ones(z.shape, dtype=bool)  # a root is left alone once found, whatever the others still need
     for _ in range(60):
         soft = np.logaddexp(0.0, z)
-        share = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
+        share = _share(z)
         step = (z + (alpha - 1.0) * soft - target) / (1.0 + (alpha - 1.0) * share)
         z = z - np.where(away, np.clip(step, -20.0, 20.0), 0.0)
         away &= np.abs(step) > 1e-13 * (1.0 + np.abs(z))
@@ -189,7 +195,7 @@ def _bounded_power(u: FloatArray, t: FloatArray) -> tuple[FloatArray, list[Float
     target = -c * (t[0] + np.log(u))
     z = logit_of_share(target, alpha)
     soft = np.logaddexp(0.0, z)
-    s = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
+    s = _share(z)
     ds = s * (1.0 - s) / (1.0 + (alpha - 1.0) * s)
     return s, [-c * ds, target * ds, -alpha * soft * ds]
 
@@ -205,7 +211,7 @@ def _broken_power(n_breaks: int) -> Shape:
             where, slope, width = t[1 + 3 * i], t[2 + 3 * i], np.exp(t[3 + 3 * i])
             z = (log_u - where) / width
             soft = np.logaddexp(0.0, z)
-            share = 1.0 / (1.0 + np.exp(-np.clip(z, -600.0, 600.0)))
+            share = _share(z)
             log_g = log_g - slope * width * soft
             parts += [slope * share, -width * soft, -slope * width * (soft - share * z)]
         g = np.exp(np.clip(log_g, *_LOGS))

@@ -31,6 +31,7 @@ from farfield.seeds import Seed, generator
 
 FloatArray = NDArray[np.float64]
 _NAMES = ("incline_compute", "incline_size", "incline_offset", "plateau_size", "plateau_offset")
+_FIT = "fit(compute, size, score)"
 
 
 class FrontierLaw:
@@ -112,6 +113,7 @@ class FrontierLaw:
 
     def expected(self, compute: ArrayLike, size: ArrayLike) -> FloatArray:
         """(n,) score at `compute` (n,) on problems of `size`, one or (n,)."""
+        checks.fitted(self, "parameters_", _FIT)
         return np.asarray(_value(self._theta[None], _inputs(compute, size))[0] + self.cap)
 
     def predict(self, compute: ArrayLike, *, size: ArrayLike) -> Samples:
@@ -121,6 +123,7 @@ class FrontierLaw:
         """
         if not self.n_boot:
             raise InputError("n_boot is 0, so there are no refits; expected() gives the scores")
+        checks.fitted(self, "parameters_", _FIT)
         values = _value(self.draws_, _inputs(compute, size))
         rng = np.random.default_rng(len(self.draws_))
         return Samples(values + rng.choice(self._residual, values.shape) + self.cap)
@@ -131,6 +134,7 @@ class FrontierLaw:
             raise InputError(
                 f"score is {score:g}; allowed: below the cap, {self.cap:g}, which is reached for good at no single compute"
             )
+        checks.fitted(self, "parameters_", _FIT)
         rise, by_size, offset = self._theta[:3]
         return float(10 ** ((score - self.cap - by_size * size - offset) / rise)) if rise > 0 else float("inf")
 
@@ -172,9 +176,11 @@ def frontier(
     compute, score, runs : (n,) one row a measured agent; runs names the run it belongs to
     error : (n,) standard errors of the scores, independent
     points : on an even grid of log compute, from the least to the largest
+    n_boot, rng : draws of the noise for the optimism, and their seed
 
     Within a run scores are interpolated in log compute; before its first and after its last point it has none. Optimism is the rise
-    of the frontier when noise of size `error` is added again.
+    of the frontier when noise of size `error` is added again. Raises InputError for lengths that differ, compute that is not above
+    0, and a run with two scores at one compute.
     """
     c, y = checks.finite("compute", compute, ndim=1), checks.finite("score", score, ndim=1)
     names = np.asarray(runs)
@@ -205,7 +211,8 @@ def frontier(
     optimism = np.zeros_like(found)
     if noise is not None:
         draw = generator(rng)
-        optimism = np.mean([best(y + noise * draw.standard_normal(c.size)) for _ in range(n_boot)], axis=0) - found
+        draws = range(checks.count("n_boot", n_boot))
+        optimism = np.mean([best(y + noise * draw.standard_normal(c.size)) for _ in draws], axis=0) - found
     return Frontier(10**grid, found, optimism)
 
 

@@ -63,6 +63,7 @@ def pair_runs(x_a: ArrayLike, loss_a: ArrayLike, x_b: ArrayLike, loss_b: ArrayLi
 
     Runs of one set at the same setting are averaged. Raises InputError where no two runs match.
     """
+    checks.positive("rtol", rtol)
     (xa, la, merged_a), (xb, lb, merged_b) = (
         _average(checks.finite(f"x_{s}", x, shape=(None, 2)), checks.finite(f"loss_{s}", y, ndim=1), rtol, s)
         for s, x, y in (("a", x_a, loss_a), ("b", x_b, loss_b))
@@ -261,8 +262,7 @@ class LossToLoss:
         return Samples(draws)
 
     def _fitted(self) -> None:
-        if not hasattr(self, "K_"):
-            raise InputError("not fitted yet; call fit(loss_a, loss_b, e_a, e_b) first")
+        checks.fitted(self, "K_", "fit(loss_a, loss_b, e_a, e_b)")
 
     def _at(self, values: FloatArray, loss_a: ArrayLike) -> FloatArray:
         a = checks.finite("loss_a", loss_a, ndim=1)

@@ -40,6 +40,7 @@ Form = Literal["quadratic", "pseudo-quadratic"]
 Growth = Literal["log", "power"]
 
 _RIDGES = np.concatenate([[0.0], np.geomspace(1e-4, 1e2, 13)])  # of columns with variance one
+_FIT = "fit(sources, target, mixtures, scores, sizes)"
 _LEAST_ERROR = 1e-4  # of a score, where its logarithm is taken
 
 
@@ -53,7 +54,7 @@ def simplex_grid(sources: int, steps: int) -> FloatArray:
 
 def mixture_counts(mixture: ArrayLike, n: int) -> NDArray[np.int64]:
     """(m,) rows of each source in a training set of `n`, by largest remainder; `mixture` (m,) shares that sum to 1."""
-    q = _shares(mixture, None)[0]
+    q = _shares(checks.finite("mixture", mixture, ndim=1), None)[0]
     size = checks.count("n", n)
     counts = np.floor(q * size + 1e-9).astype(np.int64)
     order = np.argsort(counts - q * size, kind="stable")
@@ -200,7 +201,7 @@ class MixtureScaling:
         self.n_sources_ = len(data)
         if self.use_distance:
             self._prepare(data, target)
-        design = self._design(q, self.distance(q) if self.use_distance else np.zeros(len(q)))
+        design = self._design(q, self._distance(q)[0])
         fits = [_ridge(design, y[:, j], self.ridge) for j in range(2)]
         self.coefficients_ = np.stack([f.coefficients for f in fits])
         self.ridge_ = np.array([f.strength for f in fits])
@@ -223,9 +224,14 @@ class MixtureScaling:
         self._unit = float(self._costs[0].mean())
         self._members: FloatArray = np.eye(len(data))[source].T / np.bincount(source)[:, None]  # (m, rows)
 
+    def _given(self, mixtures: ArrayLike) -> FloatArray:
+        """(k, m) shares of the sources this was fitted to."""
+        checks.fitted(self, "coefficients_", _FIT)
+        return _shares(mixtures, self.n_sources_)
+
     def distance(self, mixtures: ArrayLike) -> FloatArray:
         """(k,) transport distance between mixtures (k, m) of revealed rows and the target, in units of the mean cost."""
-        return self._distance(_shares(mixtures, self.n_sources_))[0]
+        return self._distance(self._given(mixtures))[0]
 
     def _distance(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Distances (k,) and their derivatives by the shares (k, m), of which only differences mean something."""
@@ -269,7 +275,7 @@ class MixtureScaling:
 
     def expected(self, mixtures: ArrayLike, n: int) -> FloatArray:
         """(k,) predicted scores of training sets of `n` rows mixed by (k, m) shares."""
-        q, size = _shares(mixtures, self.n_sources_), checks.count("n", n)
+        q, size = self._given(mixtures), checks.count("n", n)
         design = self._design(q, self._distance(q)[0])
         return self._clamped(self._continue(design @ self.coefficients_.T, size))
 
@@ -280,23 +286,24 @@ class MixtureScaling:
         """
         if not self.n_boot:
             raise InputError("n_boot is 0, so there are no refits; expected() gives the scores")
-        q, size = _shares(mixtures, self.n_sources_), checks.count("n", n)
+        q, size = self._given(mixtures), checks.count("n", n)
         design = self._design(q, self._distance(q)[0])
         return Samples(self._clamped(self._continue(np.moveaxis(self.draws_ @ design.T, 1, -1), size)))
 
     def gradient(self, mixture: ArrayLike, n: int) -> FloatArray:
         """(m,) derivative of the unclamped score by the shares, less its mean: along the plane where shares sum to one."""
-        q = _shares(mixture, self.n_sources_)
+        q, size = self._given(checks.finite("mixture", mixture, ndim=1)), checks.count("n", n)
         d, slope = self._distance(q)
         at_sizes = self._design(q, d) @ self.coefficients_.T
         by_size = np.stack([self._derivative(c, q[0], float(d[0]), slope[0]) for c in self.coefficients_], axis=-1)
         h = 1e-6  # stage 2 is a smooth function of two numbers
-        by_score = [(self._continue(at_sizes + h * e, n) - self._continue(at_sizes - h * e, n)) / (2 * h) for e in np.eye(2)]
+        by_score = [(self._continue(at_sizes + h * e, size) - self._continue(at_sizes - h * e, size)) / (2 * h) for e in np.eye(2)]
         out = by_size @ np.concatenate(by_score)
         return np.asarray(out - out.mean())
 
     def select(self, n: int, *, max_steps: int = 60, tol: float = 1e-4) -> Selection:
         """The mixture with the highest predicted score at `n` rows, by projected gradient ascent from the best of a coarse grid."""
+        checks.fitted(self, "coefficients_", _FIT)
         size = checks.count("n", n)
         starts = np.concatenate([simplex_grid(self.n_sources_, 4), np.full((1, self.n_sources_), 1 / self.n_sources_)])
         found = self._continue(self._design(starts, self._distance(starts)[0]) @ self.coefficients_.T, size)

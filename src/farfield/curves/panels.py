@@ -14,6 +14,7 @@ from farfield.curves.data import FloatArray, Goal, IntArray
 from farfield.curves.results import Forecast, ForecastStatus
 
 INNER = 0.5  # level of the inner band; the outer one is the forecast's own level
+_FAR = 1e300  # values further out lie beyond the edge: ranges of them, and the room about those, are no floats any more
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Panel:
         late = self.y[self.x >= self.x[0] + 0.2 * (self.x[-1] - self.x[0])] if self.x.size >= 8 else self.y
         best = self.y.min(initial=np.inf) if self.goal == "min" else self.y.max(initial=-np.inf)
         core = np.concatenate([late, [best], self.bands[2], self.hidden_y, [self.value]])
-        core = core[np.isfinite(core)]
+        core = np.clip(core[np.isfinite(core)], -_FAR, _FAR)
         if core.size == 0:
             return (0.0, 1.0)
         if self.status is ForecastStatus.DIVERGED:

@@ -26,6 +26,7 @@ import numpy as np
 from farfield import __version__, checks
 from farfield.errors import FarfieldError, InputError, require
 from farfield.files import write_atomic
+from farfield.processors import THREAD_VARIABLES
 from farfield.progress import progress
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _local(tasks: list[Task], workers: int) -> Iterator[Done]:
 
 def _one_thread() -> None:
     """Workers share the processors: one thread each for what they import."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+    for name in THREAD_VARIABLES:
         os.environ[name] = "1"
 
 

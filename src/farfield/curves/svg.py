@@ -51,7 +51,7 @@ class Scale:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             return [10.0**e for e in range(first, last + 1, max(1, math.ceil((last - first + 1) / most)))]
         span = self.high - self.low
-        if not span > 0:
+        if not span / most > 0:
             return [self.low]
         size = 10.0 ** math.floor(math.log10(span / most))
         for step in (size * m for m in (1, 2, 5, 10, 20)):

@@ -175,6 +175,7 @@ class ControlFunctionRegressor:
 
     def nu(self, Z: ArrayLike) -> FloatArray:
         """(m,) the effect of states (m, d) on the outcome, 0 on average over the states observed."""
+        checks.fitted(self, "states_", "fit(Z, A, Y)")
         return self._raw(checks.finite("Z", Z, shape=(None, self.states_.shape[1]))) - self._middle
 
     def predict_do(self, A: ArrayLike) -> FloatArray:
@@ -188,6 +189,7 @@ class ControlFunctionRegressor:
         return np.array([float((hull_distance(points, self.states_) > 0).mean()) for points in moved])
 
     def _checked(self, A: ArrayLike) -> FloatArray:
+        checks.fitted(self, "states_", "fit(Z, A, Y)")
         return checks.finite("A", A, shape=(None, self.matrix_.shape[0]))
 
     def _moved(self, row: FloatArray) -> FloatArray:

@@ -269,8 +269,7 @@ class DEUPRegressor:
         return list(range(start, start + self.X_.shape[1]))
 
     def _rows(self, X: ArrayLike) -> FloatArray:
-        if not hasattr(self, "model_"):
-            raise InputError("this DEUPRegressor is not fitted; call fit first")
+        checks.fitted(self, "model_", "fit(X, y)")
         return checks.finite("X", X, shape=(None, self.X_.shape[1]))
 
     def _is_seen(self, at: FloatArray) -> NDArray[np.bool_]:

@@ -280,6 +280,7 @@ class InvariantSubset:
 
     def predict(self, X: ArrayLike) -> FloatArray:
         """(n,) predictions of the chosen features' head; InputError where no set was invariant."""
+        checks.fitted(self, "subset_", "fit(X, y, groups)")
         if not self.subset_:
             raise InputError(f"no set of features was found; {InvarianceStatus.NONE.value}")
         x = checks.finite("X", X, shape=(None, self.n_features_))

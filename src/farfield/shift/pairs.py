@@ -73,8 +73,7 @@ class PairPredictor:
 
     def joint(self, X: Any) -> FloatArray:
         """(n, k, k) probabilities of pairs of answers, symmetric."""
-        if not hasattr(self, "model_"):
-            raise InputError("this PairPredictor is not fitted; call fit first")
+        checks.fitted(self, "model_", "fit(X, y1, y2)")
         found = checks.finite("predict_proba", self.model_.predict_proba(X), ndim=2)
         k = self.classes_.size
         low, high = np.divmod(np.asarray(self.model_.classes_, dtype=np.int64), k)

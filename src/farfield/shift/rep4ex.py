@@ -129,7 +129,7 @@ class Rep4Ex:
             self.encoder_, self.reconstruction_ = self._autoencode(x, scaled, self.penalty_)
         codes = self.transform(x)
         self.restriction_ = linear_invariance(codes[:1000], a[:1000])
-        self.control_ = ControlFunctionRegressor().fit(codes, a, Y)
+        self.control_ = ControlFunctionRegressor(random_state=self.random_state).fit(codes, a, Y)
         return self
 
     def _autoencode(self, x: FloatArray, a: FloatArray, penalty: float) -> tuple[nn.Module, float]:
@@ -150,7 +150,7 @@ class Rep4Ex:
             value = ((decoder(codes) - xt[some]) ** 2).mean()
             return value + penalty * invariance_penalty(codes, at[some], bandwidth) if penalty else value
 
-        train(nn.ModuleList([encoder, decoder]), loss, Recipe(self.steps, self.learning_rate), seed=self.random_state)
+        train(nn.ModuleList([encoder, decoder]), loss, Recipe(self.steps, self.learning_rate), seed=self.random_state, quiet=True)
         with torch.no_grad():
             return encoder, float(((decoder(encoder(xt)) - xt) ** 2).mean())
 
@@ -159,12 +159,14 @@ class Rep4Ex:
 
     def transform(self, X: ArrayLike) -> FloatArray:
         """(n, n_latent) codes of measurements (n, p)."""
+        checks.fitted(self, "encoder_", "fit(X, A, Y)")
         x = checks.finite("X", X, shape=(None, len(self._middle)))
         with torch.no_grad():
             return np.asarray(self.encoder_(self._scaled(x)).numpy(), dtype=np.float64)
 
     def predict_do(self, A: ArrayLike) -> FloatArray:
         """(m,) mean outcome if A were set to each row of (m, k)."""
+        checks.fitted(self, "control_", "fit(X, A, Y)")
         return self.control_.predict_do(A)
 
     def outside(self, A: ArrayLike) -> FloatArray:

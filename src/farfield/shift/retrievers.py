@@ -13,6 +13,7 @@ and ``scores(queries) -> (n_queries, n_documents)``, larger is better.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ FloatArray = NDArray[np.float64]
 Texts = Sequence[str]
 Tokenise = Callable[[str], Sequence[str]]
 
+_FIT = "fit(documents)"
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -112,6 +114,7 @@ class BM25:
 
     def scores(self, queries: Texts) -> FloatArray:
         """(n_queries, n_documents); a word that stands twice in a query counts twice."""
+        checks.fitted(self, "index_", _FIT)
         return np.asarray((self.counts_(queries) @ self.index_).toarray())
 
 
@@ -152,6 +155,7 @@ class LSA:
 
     def embed(self, texts: Texts) -> FloatArray:
         """(n_texts, k) of unit length; zeros for a text without a known word."""
+        checks.fitted(self, "documents_", _FIT)
         return unit(self._tfidf(texts) @ self.directions_)
 
     def scores(self, queries: Texts) -> FloatArray:
@@ -186,6 +190,7 @@ class Embedding:
 
     def scores(self, queries: Texts) -> FloatArray:
         """(n_queries, n_documents) cosines."""
+        checks.fitted(self, "documents_", _FIT)
         found = self.embed(queries)
         if found.shape[1] != self.documents_.shape[1]:
             raise InputError(f"queries are embedded in {found.shape[1]} dimensions, documents in {self.documents_.shape[1]}")
@@ -215,18 +220,21 @@ class TrainedEncoder:
         """Fit the base on the documents, then W on the training queries."""
         checks.positive("scale", self.scale)
         checks.positive("ridge", self.ridge)
-        self.base.fit(documents)
-        d = self.base.documents_
+        self.base_ = copy.copy(self.base).fit(documents)  # what was given stays as it is, and may serve elsewhere
+        d = self.base_.documents_
         self.weights_ = np.eye(d.shape[1])
         if len(queries):
             if relevance is None or relevance.shape != (len(queries), len(documents)):
                 raise InputError(f"relevance must be ({len(queries)}, {len(documents)}) grades, one row a training query")
             target = sparse.csr_matrix(relevance, dtype=np.float64)
+            idle = np.flatnonzero(np.asarray(target.sum(axis=1)).ravel() <= 0)
+            if idle.size:
+                raise InputError(f"training query {idle[0]} has no relevant document; leave it out")
             target = sparse.diags_array(1 / np.asarray(target.sum(axis=1)).ravel()) @ target
             found = optimize.minimize(
                 self.loss,
                 self.weights_.ravel(),
-                args=(self.base.embed(queries), d, target),
+                args=(self.base_.embed(queries), d, target),
                 jac=True,
                 method="L-BFGS-B",
                 options={"maxiter": self.max_iter},
@@ -254,11 +262,12 @@ class TrainedEncoder:
 
     def embed(self, texts: Texts) -> FloatArray:
         """(n_texts, k) queries after the trained map."""
-        return np.asarray(self.base.embed(texts) @ self.weights_)
+        checks.fitted(self, "weights_", _FIT)
+        return np.asarray(self.base_.embed(texts) @ self.weights_)
 
     def scores(self, queries: Texts) -> FloatArray:
         """(n_queries, n_documents)."""
-        return np.asarray(self.embed(queries) @ self.base.documents_.T)
+        return np.asarray(self.embed(queries) @ self.base_.documents_.T)
 
 
 def _right_singular(matrix: Any, k: int) -> tuple[FloatArray, FloatArray]:

@@ -330,8 +330,7 @@ class ScalingLaw:
         return pl.DataFrame([{"law": self.form, "parameter": n, **row} for n, row in self.to_dict(level)["parameters"].items()])
 
     def _fitted(self) -> None:
-        if not hasattr(self, "theta_"):
-            raise InputError("the law is not fitted yet; call fit(X, y) first")
+        checks.fitted(self, "theta_", "fit(X, y)")
 
 
 def _design(form: Form, X: ArrayLike) -> FloatArray:
