@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 _LONGER = 16  # bytes of an element's operands for which the fast ways take one chunk at a time; four of BF16 pairs
 _COPY: Terms = ((1.0, 0),)
+_NOWHERE = np.empty(0, np.intp)
 
 
 class View:
@@ -149,20 +150,29 @@ class Kernel:
         stop: int,
         slowly: Callable[[Sequence[FloatArray], int], Raw],
     ) -> Raw:
-        """By the first of the fast ways that takes these numbers, and what that leaves, or all, `slowly` from float64."""
+        """By the fast ways, the second for what the first leaves, and what is then left, or all, `slowly` from float64."""
         sources, dtype = _dtypes(operands, name), self.plan.dtypes[name]
         raws: list[Raw] = []
+        out: Raw | None = None
+        left = _NOWHERE
         for make in _WAYS:
             way = None if terms is None else self._way(make, terms, sources, dtype)
             if way is None:
                 continue
             raws = raws or self._read(operands, sources, name, start, stop)
-            done = way(*raws)
-            if done is not None:
+            done = way(*raws) if out is None else way(*(raw[left] for raw in raws))
+            if done is None:
+                continue
+            if out is None:
                 out, left = done
-                if left.size:
-                    out[left] = slowly([formats.widen(raw[left], s) for raw, s in zip(raws, sources, strict=True)], start)
+            else:
+                out[left] = done[0]
+                left = left[done[1]]
+            if not left.size:
                 return out
+        if out is not None:
+            out[left] = slowly([formats.widen(raw[left], s) for raw, s in zip(raws, sources, strict=True)], start)
+            return out
         out = np.empty(stop - start, formats.format_named(dtype).raw_dtype)
         for at in range(start, stop, self.chunk):
             end = min(at + self.chunk, stop)
