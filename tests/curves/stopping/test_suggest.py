@@ -47,6 +47,13 @@ def test_the_surrogate_is_the_conditional_normal() -> None:
     assert s.evidence() == pytest.approx(exact + 6 * np.log(2 * np.pi), rel=1e-10)
 
 
+def test_a_setting_that_is_not_finite_is_no_end_of_its_scale() -> None:
+    frame = pl.DataFrame({"config.clip": [1.0, 2.0, np.inf, np.nan], "config.none": [np.inf, np.nan, np.inf, 1.0]})
+    (setting,) = settings_of(frame)
+    assert (setting.name, setting.low, setting.high) == ("config.clip", 1.0, 2.0)
+    np.testing.assert_array_equal(setting.encode(frame["config.clip"].to_list())[:, 0], [0.0, 1.0, 1.0, 0.5])
+
+
 def test_leaving_one_out_is_leaving_one_out() -> None:
     s = some_surrogate()
     errors, naive = [], []

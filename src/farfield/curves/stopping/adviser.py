@@ -240,12 +240,7 @@ class Adviser:
         unlike = bool(told.any()) and (_ends_differ(at[told]) or bool((np.nan_to_num(fall[told]) > _LEAST_FALL).any()))
         rank = None if unlike else ranks(curves, field, sign)
         p_best = self._p_best(curves, drawn, field, rows, rank, reach)
-        lost = np.where(field, p_best * drawn.new_part[:n], drawn.p_wins_yet[:n])
-        spent = np.array([self.spent.get(run, np.nan) for run in curves.runs])
-        # advice that stands costs no more than when it was given, unless the run has become much likelier to win
-        same = np.array([self.advised_at.get(run, np.nan) for run in curves.runs]) == curves.last_x
-        stands = np.isfinite(spent) & (gone | ((spent < lost) & (same | (lost <= _LIKELIER * spent))))
-        lost[stands] = spent[stands]
+        lost = self._lost(curves, np.where(field, p_best * drawn.new_part[:n], drawn.p_wins_yet[:n]), gone)
         if budget is None:
             self._within_risk(status, lost, stopping, gone, reach)
         else:
@@ -284,6 +279,16 @@ class Adviser:
         if rank is not None:
             rank = np.pad(rank, (0, extra), constant_values=np.nan)
         return standing(drawn, np.pad(field, (0, extra)), forecast, rank, reach, score)[:n]
+
+    def _lost(self, curves: Curves, chance: FloatArray, gone: NDArray[np.bool_]) -> FloatArray:
+        """(n,) what stopping each run loses: its `chance` to end best now, or, where advice stands, that when it was given.
+
+        Advice that stands costs no more than it did, unless the run has become much likelier to win.
+        """
+        spent = np.array([self.spent.get(run, np.nan) for run in curves.runs])
+        same = np.array([self.advised_at.get(run, np.nan) for run in curves.runs]) == curves.last_x
+        stands = np.isfinite(spent) & (gone | ((spent < chance) & (same | (chance <= _LIKELIER * spent))))
+        return np.where(stands, spent, chance)
 
     def _caveats(
         self, first: list[ForecastStatus], gone: NDArray[np.bool_], calibrated: NDArray[np.bool_], fall: FloatArray

@@ -58,7 +58,7 @@ class Setting:
         if self.log:
             number = np.log(np.where(number > 0, number, np.nan))
         low, high = np.log([self.low, self.high]) if self.log else (self.low, self.high)
-        return np.nan_to_num((number - low) / (high - low), nan=0.5)[:, None]
+        return np.nan_to_num((number - low) / (high - low), nan=0.5, posinf=1.0, neginf=0.0)[:, None]
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Any]:
         """`n` values, even on the setting's own scale."""
@@ -171,6 +171,8 @@ def settings_of(attributes: pl.DataFrame) -> list[Setting]:
         if not name.startswith("config."):
             continue
         known = attributes[name].drop_nulls()
+        if dtype.is_float():
+            known = known.filter(known.is_finite())
         levels = known.unique().sort().to_list()
         if len(levels) < 2 or name.removeprefix("config.").casefold() in ("seed", "run", "name", "id", "run_id", "run_name"):
             continue
