@@ -179,6 +179,18 @@ def test_scorers_of_scikit_learn_are_scores_by_name_and_as_objects() -> None:
 
 
 @pytest.mark.extra("sklearn")
+def test_scorers_of_numbers_are_told_from_those_of_classes() -> None:
+    X, y = data()
+    steps = np.where(X[:, 0] > 0.7, 3, np.round(2 * X[:, 1]))  # the same number everywhere beyond is no class
+    found = extrapolation_gap(Line(), X, steps, split=RangeSplit(0, random_state=0), scoring="neg_max_error", n_boot=100)
+    assert np.isfinite(found.beyond.value)
+    with pytest.raises(InputError, match=r"y holds words, such as '[ab]', and max error needs numbers"):
+        extrapolation_gap(Line(), X, np.where(y > 2, "a", "b"), split=RangeSplit(0), scoring="neg_max_error")
+    numeric = {name: get_score(name).numeric for name in ("neg_mean_poisson_deviance", "explained_variance", "f1_macro", "jaccard")}
+    assert list(numeric.values()) == [True, True, False, False]
+
+
+@pytest.mark.extra("sklearn")
 def test_row_scores_agree_with_scikit_learn() -> None:
     from sklearn import metrics
 

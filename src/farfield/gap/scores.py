@@ -41,6 +41,7 @@ class Score:
     rows : (y, answers, Seen) -> (n,) values whose mean is the score, up to `finish`
     finish : what is done to the mean, such as a square root
     whole : (y, answers, counts (B, n)) -> (B,) for a score that is no mean; `counts`: how often each row is in a resample
+    regression : True where the target must be numbers
     """
 
     name: str
@@ -50,11 +51,12 @@ class Score:
     rows: Callable[[NDArray[Any], NDArray[Any], Seen], FloatArray] | None = None
     finish: Callable[[FloatArray], FloatArray] | None = None
     whole: Callable[[NDArray[Any], NDArray[Any], FloatArray], FloatArray] | None = None
+    regression: bool = False
 
     @property
     def numeric(self) -> bool:
         """Whether the target must be numbers."""
-        return self.name in _NUMERIC
+        return self.regression or self.name in _NUMERIC
 
     @property
     def averages(self) -> bool:
@@ -154,7 +156,8 @@ def _from_scorer(scorer: Any, name: str | None) -> Score:
             answers = answers[:, 0 if first else 1]
         return float(function(y, answers, **arguments))
 
-    return Score(name or called, called.replace("_", " "), sign < 0, needs, whole=_one_by_one(score, called))
+    regression = str(getattr(function, "__module__", "")).endswith("._regression")
+    return Score(name or called, called.replace("_", " "), sign < 0, needs, whole=_one_by_one(score, called), regression=regression)
 
 
 # -- scores that are means over rows -------------------------------------------------------------------------------------------
