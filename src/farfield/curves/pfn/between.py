@@ -132,6 +132,9 @@ def normed(
     out = np.empty_like(x) if out is None else out
     compiled = _loops_for(x, width)
     if compiled is not None:
+        assert x.flags.c_contiguous
+        assert out.flags.c_contiguous
+        assert more is None or more.flags.c_contiguous
         compiled.farfield_pfn_normed(_at(x), _at(more), _at(bias), _at(scale), _at(out), x.size // width, width)
         return out
     if more is not None and bias is not None:
@@ -200,6 +203,11 @@ def _attend(
 ) -> None:  # fmt: skip
     n, rows, width = query.shape
     d = width // heads
+    assert query.flags.c_contiguous
+    assert key.strides == value.strides
+    assert key.strides[-1] == key.itemsize
+    assert until is None or (until.flags.c_contiguous and until.dtype == np.int64)
+    assert numbers is None or numbers.flags.c_contiguous
     curve, row = (s // key.itemsize for s in key.strides[:2])
     scratch = np.empty((d + 6) * (m + 7) + 6 * d, dtype=np.float32)
     places = (None, _at(out)) if numbers is not None else (_at(out), None)

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from farfield.curves.pfn.architecture import FloatArray
+from farfield.curves.pfn.between import Array, normed
 from farfield.curves.pfn.context_architecture import ContextArchitecture
-from farfield.curves.pfn.engine import Linear, Perceptron, normalised
+from farfield.curves.pfn.engine import Linear, Perceptron
 from farfield.curves.pfn.questions import Asked
 from farfield.errors import FormatError
-
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +58,7 @@ class ContextEngine:
             return Linear(np.ascontiguousarray(weight.T), bias)
 
         def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Perceptron:
-            return Perceptron(linear(f"{name}.0", inputs, hidden, norm), linear(f"{name}.2", hidden, outputs))
+            return Perceptron.of(linear(f"{name}.0", inputs, hidden, norm), linear(f"{name}.2", hidden, outputs))
 
         width, pointers = arch.width, arch.pointers * arch.pointer_width
         tokens, asked, pairs = arch.inputs
@@ -89,17 +87,17 @@ class ContextEngine:
     def __call__(self, asked: Asked) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Mixtures (weight, location, scale) of normal scores, (B, p, components) each."""
         arch, dtype = self.arch, self.head.first.weight.dtype
-        k = _scaled(self.tokens(asked.tokens.astype(dtype)), self.norm_tokens)
-        a = self.asked(asked.targets.astype(dtype))
-        bias = self.pairs(asked.pairs.astype(dtype))
+        k = _scaled(self.tokens.by_rows(asked.tokens.astype(dtype)), self.norm_tokens)
+        a = self.asked.by_rows(asked.targets.astype(dtype))
+        bias = self.pairs.by_rows(asked.pairs.astype(dtype))
         bias = np.where(asked.shown[..., None], bias, -np.inf).transpose(0, 3, 1, 2)
         for i, layer in enumerate(self.layers):
             key, value = np.split(layer.key_value(k), 2, axis=-1)
-            query = layer.query(normalised(a))
+            query = layer.query(normed(a))
             weight = _attention(_split(query, arch.heads), _split(key, arch.heads), bias[:, i * arch.heads : (i + 1) * arch.heads])
             mixed = (weight[..., :-1] @ _split(value, arch.heads)).transpose(0, 2, 1, 3)
             a = a + layer.out(mixed.reshape(a.shape))
-            a = a + layer.perceptron(normalised(a))
+            a = a + layer.perceptron.by_rows(normed(a))
         a = _scaled(a, self.norm_asked)
         query, key = _split(self.pointer_query(a), arch.pointers), _split(self.pointer_key(k), arch.pointers)
         share = _attention(query, key, bias[:, arch.layers * arch.heads :]).transpose(0, 2, 1, 3).astype(np.float64)
@@ -107,15 +105,15 @@ class ContextEngine:
         variance = np.maximum(share[..., :-1] @ asked.guesses**2 - pointed**2, 0.0)
         flat = (*pointed.shape[:2], -1)
         pointed = pointed.reshape(flat)
-        features = [a, pointed, np.log(variance + 0.01).reshape(flat) / 2, share[..., -1]]
-        out = self.head(np.concatenate(features, axis=-1).astype(dtype)).astype(np.float64).reshape(*flat[:2], arch.components, -1)
+        features = np.concatenate([a, pointed, np.log(variance + 0.01).reshape(flat) / 2, share[..., -1]], axis=-1)
+        out = self.head.by_rows(features.astype(dtype)).astype(np.float64).reshape(*flat[:2], arch.components, -1)
         mass = np.exp(out[..., 0] - out[..., 0].max(-1, keepdims=True))
         loc = (out[..., 3:] * pointed[:, :, None]).sum(-1) + out[..., 1]
         return mass / mass.sum(-1, keepdims=True), loc, np.exp(out[..., 2]) + arch.least_scale
 
 
 def _scaled(x: Array, norm: tuple[Array, Array]) -> Array:
-    return np.asarray(normalised(x) * norm[0] + norm[1])
+    return np.asarray(normed(x, scale=norm[0]) + norm[1])
 
 
 def _split(x: Array, heads: int) -> Array:

@@ -1,12 +1,11 @@
-"""The network in NumPy: prediction without torch, the same outputs as :mod:`farfield.curves.pfn.network` to 1e-5.
+"""The network in NumPy and compiled loops: prediction without torch, the outputs of :mod:`farfield.curves.pfn.network` to 1e-5.
 
-Tokens lie in tiles of 16, each curve's seen tokens in the first of its own, and every matrix product is one of a tile. So what a
-curve gives depends neither on the other curves of the batch nor on their number, to the bit, although it is computed in single
-precision: a product of another shape would round differently. Tiles cost nothing, and what is worked on stays in the cache.
+Tokens lie in tiles of `TILE` rows, each curve's seen tokens in the first of its own, and every matrix product is one of a tile. So
+what a curve gives depends neither on the other curves of the batch nor on their number, to the bit, although it is computed in
+single precision: a product of another shape would round differently. What is worked on stays in the cache.
 
 What is constant is folded into the weights when a network is loaded: scales and shifts of the normalisations, the scale of the
-scores, the bias of the values; the bias of the keys changes no softmax and is dropped. Tokens are read through normalisations
-alone, which subtract their mean: maps into them are made to have mean 0, so that there is none to subtract.
+scores, the bias of the values, that shares sum to 1; the bias of the keys changes no softmax and is dropped.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from farfield.curves.pfn.between import TANH, TILE, Array, attend, normed, point
 from farfield.errors import FormatError
 from farfield.processors import threads
 
-_GELU = float(np.sqrt(2 / np.pi))
-_CUBE = 0.044715
 # tokens worked on at a time, and rows of a perceptron: these stay in the cache
 _TOKENS = 512
 _ROWS = 512
@@ -45,34 +42,27 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Perceptron:
-    """Linear, GELU, linear."""
+    """Linear, GELU, linear, for x (..., inputs)."""
 
     first: Linear
-    second: Linear
-
-    def __call__(self, x: Array) -> Array:
-        rows = x.reshape(-1, x.shape[-1])
-        out = np.empty((len(rows), self.second.weight.shape[1]), dtype=x.dtype)
-        for start in range(0, len(rows), _ROWS):
-            out[start : start + _ROWS] = self.second(gelu(self.first(rows[start : start + _ROWS])))
-        return out.reshape(*x.shape[:-1], -1)
-
-
-@dataclass(frozen=True, eq=False)
-class Tiled:
-    """Linear, GELU, linear, on tiles (..., 16, inputs); hidden values are twice what they should be."""
-
-    first: Linear
-    second: Linear  # its weight halved
+    second: Linear  # its weight halved: what it reads is twice GELU
 
     @classmethod
-    def of(cls, first: Linear, second: Linear) -> Tiled:
+    def of(cls, first: Linear, second: Linear) -> Perceptron:
         return cls(first, Linear(second.weight / 2, second.bias))
 
     def __call__(self, x: Array) -> Array:
         out = self.unbiased(x)
         out += self.second.bias
         return out
+
+    def by_rows(self, x: Array) -> Array:
+        """Of all rows together, whose bits may depend on how many there are; some at a time, which stay in the cache."""
+        rows = x.reshape(-1, x.shape[-1])
+        out = np.empty((len(rows), self.second.bias.size), dtype=x.dtype)
+        for start in range(0, len(rows), _ROWS):
+            out[start : start + _ROWS] = self(rows[start : start + _ROWS])
+        return out.reshape(*x.shape[:-1], -1)
 
     def unbiased(self, x: Array, hidden: Array | None = None, out: Array | None = None) -> Array:
         """Without the last bias, and into `out`; `hidden` is room for what is between."""
@@ -81,12 +71,12 @@ class Tiled:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Attention to the context, then a perceptron; normalisations are folded into the maps, out and perceptron have mean 0."""
+    """Attention to the context, then a perceptron; normalisations are folded into the maps."""
 
     query: Linear
     read: Array  # keys and values
     out: Linear
-    perceptron: Tiled
+    perceptron: Perceptron
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +84,12 @@ class Engine:
     """A network ready to predict."""
 
     arch: Architecture
-    context: Tiled
-    asked: Tiled
+    context: Perceptron
+    asked: Perceptron
     layers: tuple[Layer, ...]
     pointer_query: Linear
     pointer_key: Array
-    head: Tiled
+    head: Perceptron
 
     @classmethod
     def of(cls, arch: Architecture, tensors: Mapping[str, Array], dtype: type[np.floating] = np.float32) -> Engine:
@@ -122,9 +112,6 @@ class Engine:
         def cast(weight: FloatArray, bias: FloatArray) -> Linear:
             return Linear(np.ascontiguousarray(weight, dtype=dtype), bias.astype(dtype))
 
-        def centred(weight: FloatArray, bias: FloatArray) -> Linear:
-            return cast(weight - weight.mean(axis=1, keepdims=True), bias - bias.mean())
-
         def shares(weight: FloatArray, bias: FloatArray) -> Linear:
             """Of the head: the shares of the pointers that a component's location is made of sum to 1."""
             weight, bias = (a.reshape(*a.shape[:-1], arch.components, -1).copy() for a in (weight, bias))
@@ -132,9 +119,9 @@ class Engine:
             bias[..., 5:] += 1 / arch.pointers - bias[..., 5:].mean(axis=-1, keepdims=True)
             return cast(weight.reshape(len(weight), -1), bias.reshape(-1))
 
-        def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Tiled:
-            last = shares if name == "head" else centred
-            return Tiled.of(cast(*linear(f"{name}.0", inputs, hidden, norm)), last(*linear(f"{name}.2", hidden, outputs)))
+        def perceptron(name: str, inputs: int, hidden: int, outputs: int, norm: str | None = None) -> Perceptron:
+            last = shares if name == "head" else cast
+            return Perceptron.of(cast(*linear(f"{name}.0", inputs, hidden, norm)), last(*linear(f"{name}.2", hidden, outputs)))
 
         layers = []
         for i in range(arch.layers):
@@ -147,7 +134,7 @@ class Engine:
                 Layer(
                     cast(query * root, query_bias * root),
                     cast(read, read_bias).weight,
-                    centred(out, out_bias + read_bias[width:] @ out),
+                    cast(out, out_bias + read_bias[width:] @ out),
                     perceptron(f"{at}.perceptron", width, arch.hidden, width, f"{at}.norm_perceptron"),
                 )
             )
@@ -238,25 +225,3 @@ def _tiles(inputs: FloatArray, dtype: np.dtype[np.floating]) -> Array:
     out = np.zeros((n, -(-k // TILE) * TILE, width), dtype=dtype)
     out[:, :k] = inputs
     return out.reshape(n, -1, TILE, width)
-
-
-def gelu(x: Array) -> Array:
-    """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2; overwrites nothing."""
-    inner = x * x
-    inner *= _CUBE
-    inner += 1
-    inner *= x
-    inner *= _GELU
-    np.tanh(inner, out=inner)
-    inner += 1
-    inner *= x
-    inner *= 0.5
-    return np.asarray(inner)
-
-
-def normalised(x: Array) -> Array:
-    """Rows of mean 0 and variance 1 (with 1e-5 added to the variance, as torch does)."""
-    out: Array = x - x.mean(-1, keepdims=True)
-    variance = np.einsum("...i,...i->...", out, out)[..., None] / x.shape[-1]
-    out /= np.sqrt(variance + 1e-5)
-    return out
