@@ -5,45 +5,80 @@
 
 #define MODELS 16
 
-enum { BETWEEN, DRAWN };
+enum { BETWEEN, DRAWN, ALL };
 
-/* What is kept of a model's delta. BETWEEN: magnitudes from `low` and below `high`. DRAWN: where draws are below `limit`, or
- * everywhere without draws, `low` times it over `high`, and elsewhere `rest` times it, or 0 where `rest` is NaN. */
+/* What is kept of a model's delta. BETWEEN: magnitudes from `low` and below `high`. DRAWN: where random numbers of `key` are below
+ * `limit` `low` times it over `high`, and elsewhere `rest` times it, or 0 where `rest` is NaN. ALL: `low` times it over `high`. */
 typedef struct {
     double weight, low, high, rest;
-    const uint64_t *draws;
-    uint64_t limit;
+    uint64_t key[2], limit;
     int64_t kind;
 } thinning;
 
-static inline void thin(thinning of, int64_t at, int64_t size, const double *restrict base, double *restrict x) {
-    if (of.kind == BETWEEN) {
-        for (int64_t i = 0; i < size; i++) {
-            const double d = x[i] - base[i], m = absolute(d);
-            x[i] = of.weight * (((m >= of.low) & (m < of.high)) ? d : 0);
+/* The upper half of a product. */
+static inline uint64_t upper(uint64_t a, uint64_t b) {
+#ifdef __SIZEOF_INT128__
+    return (uint64_t)((unsigned __int128)a * b >> 64);
+#else
+    const uint64_t half = 0xFFFFFFFF, low = (a & half) * (b & half);
+    const uint64_t one = (a >> 32) * (b & half) + (low >> 32), other = (a & half) * (b >> 32) + (one & half);
+    return (a >> 32) * (b >> 32) + (one >> 32) + (other >> 32);
+#endif
+}
+
+/* Random numbers `from` on for four times `groups` elements: Philox 4x64-10 (Salmon et al. 2011), the numbers of NumPy's. */
+static void draw(const uint64_t key[2], uint64_t from, int64_t groups, uint64_t *restrict out) {
+    for (int64_t g = 0; g < groups; g++) {
+        uint64_t a = from + (uint64_t)g + 1, b = 0, c = 0, d = 0, first = key[0], second = key[1];
+        for (int round = 0; round < 10; round++) {
+            const uint64_t one = 0xD2E7470EE14C6C93, other = 0xCA5A826395121157;
+            const uint64_t high = upper(one, a), top = upper(other, c), low = one * a, bottom = other * c;
+            a = top ^ b ^ first;
+            b = bottom;
+            c = high ^ d ^ second;
+            d = low;
+            first += 0x9E3779B97F4A7C15;
+            second += 0xBB67AE8584CAA73B;
         }
-        return;
-    }
-    const int dropped = of.rest != of.rest;
-    const uint64_t flip = 1ull << 63; /* compared as signed numbers, which vectors can */
-    const int64_t limit = (int64_t)(of.limit ^ flip);
-    if (!of.draws) {
-        for (int64_t i = 0; i < size; i++) x[i] = of.weight * ((x[i] - base[i]) * of.low / of.high);
-        return;
-    }
-    const uint64_t *draws = of.draws + at;
-    for (int64_t i = 0; i < size; i++) {
-        const double d = x[i] - base[i], kept = d * of.low / of.high, rest = dropped ? 0 : d * of.rest;
-        x[i] = of.weight * ((int64_t)(draws[i] ^ flip) < limit ? kept : rest);
+        out[4 * g] = a;
+        out[4 * g + 1] = b;
+        out[4 * g + 2] = c;
+        out[4 * g + 3] = d;
     }
 }
 
-/* out = operands[0] + scale times the sum of the thinned deltas of the others, k <= MODELS of them. With `elect` only those of the
+/* The weighted part of a delta, in place of the model's numbers; `at` is the position in the tensor. */
+static inline void thin(const thinning *of, uint64_t at, int64_t size, const double *restrict base, double *restrict x) {
+    const double weight = of->weight, low = of->low, high = of->high, rest = of->rest;
+    if (of->kind == BETWEEN) {
+        for (int64_t i = 0; i < size; i++) {
+            const double d = x[i] - base[i], m = absolute(d);
+            x[i] = weight * (((m >= low) & (m < high)) ? d : 0);
+        }
+        return;
+    }
+    if (of->kind == ALL) {
+        for (int64_t i = 0; i < size; i++) x[i] = weight * ((x[i] - base[i]) * low / high);
+        return;
+    }
+    uint64_t numbers[BLOCK + 8];
+    draw(of->key, at / 4, (int64_t)(at % 4 + (uint64_t)size + 3) / 4, numbers);
+    const uint64_t *draws = numbers + at % 4, flip = 1ull << 63; /* compared as signed numbers, which vectors can */
+    const int64_t limit = (int64_t)(of->limit ^ flip);
+    const int dropped = rest != rest;
+    for (int64_t i = 0; i < size; i++) {
+        const double d = x[i] - base[i], kept = d * low / high, others = dropped ? 0 : d * rest;
+        x[i] = weight * ((int64_t)(draws[i] ^ flip) < limit ? kept : others);
+    }
+}
+
+/* out = operands[0] + scale times the sum of the thinned deltas of the others, k <= MODELS of them, from position `offset` of a tensor
+ * on. With `elect` only those of the
  * sum's sign enter, with `normalize` besides they are divided by the sum of their weights. Named in `left`, which has room for n,
  * are BF16's subnormal numbers, and in `values` what is to be rounded there. Returned is their count, or -1 where any number is
  * not finite. */
-VECTORS int64_t farfield_thinned(const void *const *operands, const int32_t *formats, const thinning *models, int64_t k, double scale,
-                                 int32_t elect, int32_t normalize, void *restrict out, int32_t format, int64_t n,
+VECTORS int64_t farfield_thinned(const void *const *operands, const int32_t *formats, const thinning *models, int64_t k,
+                                 uint64_t offset, double scale, int32_t elect, int32_t normalize, void *restrict out, int32_t format, int64_t n,
                                  int64_t *restrict left, double *restrict values) {
     double base[BLOCK], total[BLOCK], shares[BLOCK], parts[MODELS][BLOCK];
     longword sum[BLOCK];
@@ -55,7 +90,7 @@ VECTORS int64_t farfield_thinned(const void *const *operands, const int32_t *for
             double *part = parts[j];
             const double here = widen(formats[j + 1], operands[j + 1], at, size, part);
             most = here > most ? here : most;
-            thin(models[j], at, size, base, part);
+            thin(models + j, offset + (uint64_t)at, size, base, part);
             for (int64_t i = 0; i < size; i++) total[i] = j ? total[i] + part[i] : part[i];
         }
         if (!elect) {

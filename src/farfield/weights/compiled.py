@@ -22,7 +22,7 @@ _FUNCTIONS = {
     "farfield_pair_exact": (_INT, (*_PAIR, *3 * (_FLOAT,), *3 * (_BITS,), *3 * (_RAW,), *_LEFT)),
     "farfield_pair_near": (_INT, (*_PAIR, _FLOAT, _FLOAT, _BITS, _FLOAT, _FLOAT, _RAW, *_LEFT)),
     "farfield_sum": (_INT, (*4 * (_ARRAY,), _INT, _ARRAY, _SHORT, _INT, _DOUBLE, _SHORT, _ARRAY)),
-    "farfield_thinned": (_INT, (*3 * (_ARRAY,), _INT, _DOUBLE, _SHORT, _SHORT, _ARRAY, _SHORT, _INT, _ARRAY, _ARRAY)),
+    "farfield_thinned": (_INT, (*3 * (_ARRAY,), _INT, _LONG, _DOUBLE, _SHORT, _SHORT, _ARRAY, _SHORT, _INT, _ARRAY, _ARRAY)),
     "farfield_widen": (_SHORT, (_SHORT, _ARRAY, _INT, _ARRAY)),
     "farfield_count": (None, (_ARRAY, _INT, _LONG, _SHORT, _ARRAY)),
     "farfield_gather": (_INT, (_ARRAY, _INT, _LONG, _SHORT, _ARRAY)),
@@ -35,7 +35,7 @@ class Thinning(ctypes.Structure):
 
     _fields_: ClassVar = [
         *((name, _DOUBLE) for name in ("weight", "low", "high", "rest")),
-        ("draws", _ARRAY),
+        ("key", 2 * _LONG),
         ("limit", _LONG),
         ("kind", _INT),
     ]
@@ -93,13 +93,14 @@ def thinned(
     operands: Sequence[Raw],
     sources: Sequence[str],
     models: Sequence[Thinning],
+    offset: int,
     factor: float,
     elect: bool,
     normalize: bool,
     out: Raw,
     dtype: str,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """Fill `out` with the first operand and `factor` times the sum of the thinned deltas of the others.
+    """Fill `out` with the first operand and `factor` times the sum of the thinned deltas of the others, from element `offset` on.
 
     Returns the elements that are not rounded, and what is to be rounded there; None where a number is not finite.
     """
@@ -111,7 +112,7 @@ def thinned(
     left, values = np.empty(n, np.int64), np.empty(n)
     arrays = (addresses.ctypes.data, kinds.ctypes.data, (Thinning * k)(*models))
     to = (out.ctypes.data, FORMATS[dtype], n, left.ctypes.data, values.ctypes.data)
-    count = functions.farfield_thinned(*arrays, k, factor, elect, normalize, *to)
+    count = functions.farfield_thinned(*arrays, k, offset, factor, elect, normalize, *to)
     return None if count < 0 else (left[:count], values[:count])
 
 

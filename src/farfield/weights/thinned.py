@@ -1,12 +1,13 @@
 """Thinned deltas by one compiled loop, raw bits in and raw bits out: to the bit what :class:`~farfield.weights.edits.Sparse` gives.
 
 Entries kept by their magnitude or drawn at random, summed or elected, added to the base and rounded once. Every step is that of the
-NumPy code, in its order, in blocks that stay in the processor's cache; random numbers are drawn by NumPy.
+NumPy code, in its order, in blocks that stay in the processor's cache.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from farfield.formats import Raw
 from farfield.weights import compiled
 from farfield.weights.edits import Between, Drawn, Sparse, Thin
 
-_BETWEEN, _DRAWN = range(2)
+_BETWEEN, _DRAWN, _ALL = range(3)
 
 
 def applies(state: Sequence[Thin], sources: Sequence[str], dtype: str) -> bool:
@@ -33,23 +34,24 @@ def combine(
 
     None where a number is not finite: which NaN comes out is NumPy's business.
     """
-    size = raws[0].size
-    draws = [thin.draws(offset, size) if isinstance(thin, Drawn) and thin.key is not None else None for thin in state]
-    models = []
-    for weight, thin, drawn in zip(edit.weights, state, draws, strict=True):
-        if isinstance(thin, Drawn):
-            rest = math.nan if thin.rest is None else thin.rest
-            where = None if drawn is None else drawn.ctypes.data
-            models.append(compiled.Thinning(weight, thin.gain, thin.over, rest, where, thin.limit, _DRAWN))
-        else:
-            assert isinstance(thin, Between)
-            models.append(compiled.Thinning(weight, thin.low, thin.high, 0.0, None, 0, _BETWEEN))
-    out = np.empty(size, formats.format_named(dtype).raw_dtype)
+    models = [_thinning(weight, thin) for weight, thin in zip(edit.weights, state, strict=True)]
+    out = np.empty(raws[0].size, formats.format_named(dtype).raw_dtype)
     scale = edit.scale if edit.elect else edit.factor
-    done = compiled.thinned(raws, sources, models, scale, edit.elect, edit.normalize, out, dtype)
+    done = compiled.thinned(raws, sources, models, offset, scale, edit.elect, edit.normalize, out, dtype)
     if done is None:
         return None
     left, values = done
     if left.size:
         out[left] = formats.round_to(values, dtype)
     return out
+
+
+def _thinning(weight: float, thin: Thin) -> compiled.Thinning:
+    if isinstance(thin, Between):
+        return compiled.Thinning(weight=weight, low=thin.low, high=thin.high, kind=_BETWEEN)
+    assert isinstance(thin, Drawn)
+    rest = math.nan if thin.rest is None else thin.rest
+    if thin.key is None:
+        return compiled.Thinning(weight=weight, low=thin.gain, high=thin.over, kind=_ALL)
+    key = struct.unpack("<2Q", thin.key)
+    return compiled.Thinning(weight=weight, low=thin.gain, high=thin.over, rest=rest, key=key, limit=thin.limit, kind=_DRAWN)
