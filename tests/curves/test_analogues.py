@@ -291,6 +291,44 @@ def test_too_little_evidence_scales_nothing() -> None:
     assert calibrate(known, np.zeros(10), np.ones(10), Metric(), 0.8)[1] == 1.0
 
 
+@pytest.mark.parametrize("n_like", [0, 1, 6, 9])
+def test_where_few_went_through_a_like_stretch_they_alone_are_evidence(n_like: int) -> None:
+    """The law of the few, beside the general law; errors made under other learning rates do not move it by a bit."""
+    rng = np.random.default_rng(n_like)
+    course = np.tile([1.0, 1.0], (40, 1))
+    course[:n_like] = [1.0, 0.1]
+    known = replace(evidence(40), runs=described(rng.normal(size=(40, 3)), course), groups=np.arange(40))
+    asked = described(rng.normal(size=(5, 3)), np.tile([1.0, 0.0], (5, 1)))
+    law = ErrorLaw.fit(known)
+    few = ErrorLaw(known.take(np.arange(n_like)), law.centre, law.spread)
+    centre, scale, y = np.zeros(5), np.ones(5), np.linspace(-3, 3, 31)[:, None]
+    found = law.predictive(asked, centre, scale).cdf(y)
+    assert_close(found, few.predictive(asked, centre, scale).cdf(y))
+    others = replace(known, errors=np.where(np.arange(40)[:, None] < n_like, known.errors, 1e6))
+    np.testing.assert_array_equal(ErrorLaw(others, law.centre, law.spread).predictive(asked, centre, scale).cdf(y), found)
+    if n_like:  # and so that its own group's errors do not count, where they are left out
+        left = law.predictive(asked, centre, scale, exclude=np.zeros(5, dtype=np.int64)).cdf(y)
+        rest = (
+            ErrorLaw(known.take(np.arange(1, max(n_like, 2))), law.centre, law.spread)
+            if n_like > 1
+            else ErrorLaw.fit(known.take(np.arange(0)))
+        )
+        assert_close(left, rest.predictive(asked, centre, scale).cdf(y))
+
+
+def test_with_enough_like_runs_all_are_evidence() -> None:
+    rng = np.random.default_rng(0)
+    course = np.tile([0.3, 0.0], (40, 1))
+    course[:12] = [1.0, 0.55]
+    known = replace(evidence(40), runs=described(rng.normal(size=(40, 3)), course), groups=np.arange(40))
+    asked = described(rng.normal(size=(5, 3)), np.tile([1.0, 0.55], (5, 1)))
+    law = ErrorLaw.fit(known)
+    moved = replace(known, errors=np.where(np.arange(40)[:, None] < 12, known.errors, 5.0))
+    y = np.linspace(-3, 3, 31)[:, None]
+    before, after = (x.predictive(asked, np.zeros(5), np.ones(5)).cdf(y) for x in (law, ErrorLaw(moved, law.centre, law.spread)))
+    assert np.abs(before - after).max() > 0.01
+
+
 def test_a_decay_that_no_run_has_been_through_is_not_calibrated() -> None:
     rng = np.random.default_rng(0)
     n = 40

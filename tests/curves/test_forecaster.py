@@ -282,6 +282,20 @@ def test_an_unknown_schedule_widens_what_is_not_calibrated(monkeypatch: pytest.M
     np.testing.assert_allclose(wide.quantile(LEVELS) - wide.median(), 1.5 * (narrow.quantile(LEVELS) - narrow.median()), atol=1e-9)
 
 
+def test_runs_of_other_schedules_are_no_evidence_of_a_decay() -> None:
+    """A run before its decay is forecast as if alone, whatever became of runs at a constant rate."""
+    held = scheduled(40, known="held", prefix="held")
+    held = dataclasses.replace(held, covariates={"lr": np.full(held.x.size, 1e-3)})
+    asked = scheduled(6, known="wsd", seen=0.7, seed=3)
+    alone = EnsembleForecaster().predict(asked, [1000.0]).quantile(LEVELS)
+    found = EnsembleForecaster().fit(held).predict_path(asked, np.full(6, 1000.0), np.ones(1))
+    assert not found.calibrated.any()
+    np.testing.assert_allclose(found.predictive.quantile(LEVELS), alone, rtol=1e-9)
+    worse = dataclasses.replace(held, y=np.where(held.x > 600, held.y + 1.0, held.y))
+    again = EnsembleForecaster().fit(worse).predict(asked, [1000.0])
+    np.testing.assert_array_equal(again.quantile(LEVELS), found.predictive.quantile(LEVELS))
+
+
 def test_logged_values_scatter_about_the_latent_curve() -> None:
     rng = np.random.default_rng(0)
     x, noise = np.arange(1.0, 2001.0), 0.1

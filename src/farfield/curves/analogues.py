@@ -22,8 +22,9 @@ N_NEIGHBOURS = 40
 # evidence from fewer runs, or from a single group, is blended in but does not calibrate
 LEAST_RUNS, LEAST_GROUPS = 20, 3
 # of these, so many must have had learning rates, now and then, within this part of the peak of the run's own: errors made under a
-# constant rate say nothing of a decay
-LEAST_LIKE, _LIKE_COURSE = 10, 0.2
+# constant rate say nothing of a decay. Where fewer than that come within half of the peak, these few alone are evidence, beside the
+# general law
+LEAST_LIKE, _LIKE_COURSE, _HALF_COURSE = 10, 0.2, 0.5
 # the law of errors before any evidence: Student t with 2 degrees of freedom, as pseudo-observations worth this many runs. Four
 # fifths of the scaled errors of the example runs, and of two public collections of curves, lie within 0.58 at any reach
 _PRIOR_RUNS = 4.0
@@ -111,17 +112,28 @@ class ErrorLaw:
 
     def supports(self, runs: Description) -> NDArray[np.bool_]:
         """(n,) whether enough runs of the evidence went through a like stretch of learning rates to speak for each run."""
-        if not self.calibrates:
-            return np.zeros(len(runs), dtype=bool)
-        known = self.evidence.runs.course
-        if not (runs.course.any() or known.any()):
-            return np.ones(len(runs), dtype=bool)
-        out = np.empty(len(runs), dtype=bool)
+        return self._enough(runs, _LIKE_COURSE) if self.calibrates else np.zeros(len(runs), dtype=bool)
+
+    def informs(self, runs: Description) -> NDArray[np.bool_]:
+        """(n,) whether enough runs of the evidence went through half of each run's stretch of learning rates, or nobody has any."""
+        return self._enough(runs, _HALF_COURSE)
+
+    def _enough(self, runs: Description, within: float) -> NDArray[np.bool_]:
+        out = np.ones(len(runs), dtype=bool)
         for start in range(0, len(runs), 256):
             rows = slice(start, start + 256)
-            off = np.abs(runs.course[rows, None, :] - known[None]).max(axis=2)
-            out[rows] = (off <= _LIKE_COURSE).sum(axis=1) >= LEAST_LIKE
+            like = self._like(runs.course[rows], within)
+            if like is not None:
+                out[rows] = like.sum(axis=1) >= LEAST_LIKE
         return out
+
+    def _like(self, course: FloatArray, within: float) -> NDArray[np.bool_] | None:
+        """(n, n_evidence) whose learning rates, now and then, were near `course` (n, n_course); None where no run has any."""
+        known = self.evidence.runs.course
+        if not len(known) or not (course.any() or known.any()):
+            return None
+        near: NDArray[np.bool_] = np.abs(course[:, None, :] - known[None]).max(axis=2) <= within + 1e-9
+        return near
 
     def errors(
         self, runs: Description, shares: FloatArray, exclude: IntArray | None = None
@@ -152,6 +164,7 @@ class ErrorLaw:
         place, known = self._place(runs), self._place(self.evidence.runs)
         norm = (known**2).sum(axis=1)
         near, distance = np.empty((n, k), dtype=np.int64), np.empty((n, k))
+        few = np.full(n, np.inf)
         for start in range(0, n, 256):
             rows = slice(start, start + 256)
             square = place[rows] @ (-2.0 * known.T)
@@ -162,6 +175,13 @@ class ErrorLaw:
                 square += _KIND / runs.kinds.shape[1] * other
             if exclude is not None:
                 square[exclude[rows, None] == self.evidence.groups] = np.inf
+            like = self._like(runs.course[rows], _HALF_COURSE)
+            if like is not None:
+                like &= np.isfinite(square)
+                counts = like.sum(axis=1)
+                few[rows] = np.where(counts < LEAST_LIKE, counts, few[rows])
+                # what came after another stretch of learning rates is no guide: worse than to know nothing of other runs
+                square[(counts < LEAST_LIKE)[:, None] & ~like] = np.inf
             index = np.argpartition(square, k - 1, axis=1)[:, :k] if k < size else np.tile(np.arange(k), (len(square), 1))
             near[rows] = index
             distance[rows] = np.sqrt(np.maximum(np.take_along_axis(square, index, axis=1), 0.0))
@@ -172,7 +192,7 @@ class ErrorLaw:
         if self.evidence.weights is not None:
             weight = weight * self.evidence.weights[near]
         total = weight.sum(axis=1, keepdims=True)
-        available = finite.sum(axis=1) / k * size
+        available = np.minimum(finite.sum(axis=1) / k * size, few)
         return near, weight / np.where(total > 0, total, 1.0), available / (available + _PRIOR_RUNS)
 
     def _place(self, runs: Description) -> FloatArray:

@@ -100,7 +100,8 @@ def scored(
             own = forecaster.held_out(context, look, test, train)
             if own is not None:
                 others[test] = _columns(own, truth[test])
-            law, factors[test] = calibrate(evidence.take(train), centre[train], scale[train], context.metric, forecaster.level)
+            law, factor = calibrate(evidence.take(train), centre[train], scale[train], context.metric, forecaster.level)
+            factors[test] = np.where(law.informs(evidence.runs.take(test)), factor, 1.0)
             ours = law.predictive(evidence.runs.take(test), centre[test], scale[test], lower=lower[test, 0], upper=upper[test, 0])
             forecasts[OURS].append((test, ours))
             for name, member in BASELINES.items():

@@ -16,7 +16,17 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
-from farfield.curves.analogues import EDGE, Description, ErrorLaw, Evidence, conformal_factor, edge_of, weighted_quantile, within
+from farfield.curves.analogues import (
+    EDGE,
+    LEAST_RUNS,
+    Description,
+    ErrorLaw,
+    Evidence,
+    conformal_factor,
+    edge_of,
+    weighted_quantile,
+    within,
+)
 from farfield.curves.binning import binned
 from farfield.curves.censoring import censored
 from farfield.curves.censoring import weights as censoring_weights
@@ -41,7 +51,7 @@ MOST_CONTEXT = 8000
 _MOST_CALIBRATION = 2000
 # with more other runs than these the network says nothing that their errors do not say, and costs more than all else
 _MOST_FOR_NETWORK = 3000
-# a schedule nobody knows, or a stretch of it no other run has been through: no evidence says what follows, so wider by half
+# a schedule nobody knows, or a stretch that other runs went through in part: little evidence says what follows, so wider by half
 _UNKNOWN_SCHEDULE = 1.5
 
 
@@ -175,8 +185,10 @@ class EnsembleForecaster:
             law, factor = self.law(float(reach))
             calibrated[rows] = law.supports(look.runs.take(rows))
             n_runs[rows], n_groups[rows] = len(law.evidence), np.unique(law.evidence.groups).size
-            widen = np.full(rows.size, factor)
-            widen[~calibrated[rows] & (np.isnan(look.fall[rows]) | law.calibrates)] *= _UNKNOWN_SCHEDULE
+            # what other runs needed holds for those they say anything of; of part of a decay they say too little
+            informed = law.informs(look.runs.take(rows))
+            widen = np.where(informed, factor, 1.0)
+            widen[~calibrated[rows] & (np.isnan(look.fall[rows]) | (informed & law.calibrates))] *= _UNKNOWN_SCHEDULE
             values, weights, widths = law.errors(look.runs.take(rows), shares)
             median = weighted_quantile(values, weights[:, None, :], 0.5)
             by = widen[:, None, None]
@@ -328,7 +340,9 @@ def calibrate(evidence: Evidence, centre: FloatArray, scale: FloatArray, metric:
     law = ErrorLaw.fit(evidence)
     if not law.calibrates:
         return law, 1.0
-    rows = np.arange(len(evidence))
+    rows = np.flatnonzero(law.informs(evidence.runs))
+    if rows.size < LEAST_RUNS:
+        return law, 1.0
     if rows.size > _MOST_CALIBRATION:
         rows = np.sort(np.random.default_rng(0).choice(rows, _MOST_CALIBRATION, replace=False))
     truth = centre + scale * evidence.errors[:, -1]
