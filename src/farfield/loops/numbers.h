@@ -2,6 +2,10 @@
 #include <math.h>
 #include <stdint.h>
 
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
+#error "numbers are evaluated with more digits than they are stored with: the work is left to NumPy"
+#endif
+
 #define BLOCK 512
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define VECTORS __attribute__((target_clones("avx2", "default"))) /* chosen where it runs */

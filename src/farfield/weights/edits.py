@@ -425,7 +425,7 @@ def _delta_blocks(tensors: Sequence[TensorView], model: int) -> Iterator[FloatAr
 def _products(tensors: Sequence[TensorView], *, of_deltas: bool = False) -> FloatArray:
     """Inner products of the operands, or of the deltas, (k, k)."""
     k = len(tensors) - of_deltas
-    total = np.zeros((k, k))
+    total, spare = np.zeros((k, k)), np.empty(min(BLOCK, tensors[0].size))
     for start in range(0, tensors[0].size, BLOCK):
         rows = [t.read(start, min(start + BLOCK, tensors[0].size)) for t in tensors]
         if of_deltas:
@@ -433,6 +433,6 @@ def _products(tensors: Sequence[TensorView], *, of_deltas: bool = False) -> Floa
         for i in range(k):
             for j in range(i + 1):
                 # a plain sum: BLAS may split it by its number of threads
-                total[i, j] += float(np.sum(rows[i] * rows[j]))
+                total[i, j] += float(np.sum(np.multiply(rows[i], rows[j], out=spare[: rows[i].size])))
                 total[j, i] = total[i, j]
     return total
