@@ -5,7 +5,7 @@ ones. One resample draws units with replacement from all of them, so that refere
 the same ones. Over repeats the interval is then stretched to the variance that :mod:`farfield.gap.training` finds, by Student's t
 with as many degrees of freedom as that variance is known to (Satterthwaite). Scores of whole regions, which no row can be traced
 in, get the variance between repeats instead, by the delete-d jackknife, or the corrected resampled t interval (Nadeau & Bengio
-2003) where that is wider.
+2003) where that is wider. Extrapolations near zero are skewed in a way of their own: :mod:`farfield.gap.apart`.
 """
 
 from __future__ import annotations
