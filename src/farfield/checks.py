@@ -33,7 +33,9 @@ def numbers(name: str, value: ArrayLike, *, ndim: int | None = None, shape: Sequ
         if array.dtype.kind not in "biuf":
             raise TypeError
         out = array.astype(np.float64)
-    except (TypeError, ValueError):
+    except RuntimeError as error:  # torch's, of a tensor that requires a gradient or lies on another device
+        raise InputError(f"{name} cannot be made an array: {error}") from None
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} is {short(value)}; allowed: real numbers") from None
     if ndim is not None and out.ndim != ndim:
         raise InputError(f"{name} has shape {out.shape}; allowed: {ndim} {'axis' if ndim == 1 else 'axes'}")
@@ -100,7 +102,7 @@ def choice(name: str, value: str, allowed: Iterable[str]) -> str:
     """One of the names in `allowed`; an unknown one is answered with the nearest three."""
     names = list(allowed)
     if not isinstance(value, str) or value not in names:
-        raise unknown_name(name, str(value), names)
+        raise unknown_name(name, value, names)
     return value
 
 
@@ -109,5 +111,5 @@ def _scalar(name: str, value: Any, allowed: str) -> float:
         if isinstance(value, str | bytes | bool | np.bool_):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} is {short(value)}; allowed: {allowed}") from None

@@ -68,8 +68,8 @@ class ConvergenceWarning(UserWarning):
 
 
 def short(value: object, length: int = 60) -> str:
-    """`value` as a message shows it: its repr, cut to `length` characters."""
-    text = repr(value)
+    """`value` as a message shows it: its repr in one line, cut to `length` characters."""
+    text = repr(value) if isinstance(value, str) else " ".join(repr(value).split())
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
@@ -83,11 +83,13 @@ def nearest(name: str, allowed: Iterable[str], n: int = 3) -> list[str]:
     return sorted(allowed, key=distance)[:n]
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> InputError:
-    """The error for a name that is not one of `allowed`, with the nearest three."""
+def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not one of `allowed`, with the nearest three; what is no text at all gets the first three."""
     names = list(allowed)
     if len(names) <= 3:
         hint = f"allowed: {', '.join(names) or 'none'}"
+    elif not isinstance(name, str):
+        hint = f"allowed: a name such as {', '.join(names[:3])} ({len(names)} are allowed)"
     else:
         hint = f"nearest: {', '.join(nearest(name, names))} ({len(names)} are allowed)"
-    return InputError(f"unknown {kind} {name!r}; {hint}")
+    return InputError(f"unknown {kind} {short(name)}; {hint}")

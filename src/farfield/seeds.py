@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 
 Seed: TypeAlias = int | np.random.Generator | None
 
@@ -47,7 +47,7 @@ def _checked(rng: object) -> int | None:
             raise TypeError
         seed = operator.index(rng)  # type: ignore[arg-type]
     except TypeError:
-        raise InputError(f"rng is {rng!r}; allowed: None, an integer from 0 up or a numpy.random.Generator") from None
+        raise InputError(f"rng is {short(rng)}; allowed: None, an integer from 0 up or a numpy.random.Generator") from None
     if seed < 0:
         raise InputError(f"rng is {seed}; allowed: None, an integer from 0 up or a numpy.random.Generator")
     return seed

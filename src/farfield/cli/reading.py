@@ -22,9 +22,7 @@ def reading_options(function: _F) -> _F:
         RUN_COLUMN,
         click.option("--run", "runs", metavar="NAME", multiple=True, help="Only runs of this name or pattern (repeatable)."),
         click.option("--goal", type=click.Choice(["min", "max"]), help="Which way is better, where the name does not tell."),
-        click.option(
-            "--x", metavar="step|tokens|epoch|time|COLUMN", help="The x of a point; default: what the logs count."
-        ),
+        click.option("--x", metavar="step|tokens|epoch|time|COLUMN", help="The x of a point; default: what the logs count."),
         click.option("--metric", metavar="NAME", help="The metric, where several were logged."),
         PATHS,
     )

@@ -14,11 +14,11 @@ import polars as pl
 
 from farfield import checks
 from farfield.curves.analogues import LEAST_RUNS
-from farfield.curves.data import Curves, FloatArray, IntArray
+from farfield.curves.data import Curves, FloatArray, IntArray, as_curves
 from farfield.curves.ensemble import ANNEALING, NAIVE
 from farfield.curves.forecaster import EnsembleForecaster, calibrate, make_forecaster, round_reach
 from farfield.curves.results import Backtest
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 from farfield.intervals import cluster_bootstrap_ratio, interval_score
 from farfield.predictive import Mixture, Predictive
 from farfield.seeds import Seed, child, root
@@ -54,9 +54,10 @@ def backtest(
 
     Raises InputError where no run is long enough to be cut, or a reach is not above 1.
     """
+    as_curves("curves", curves)
     asked = checks.numbers("reaches", reaches)
     if asked.ndim != 1 or not asked.size or not (asked > 1.0).all():
-        raise InputError(f"reaches is {list(reaches)}; allowed: numbers above 1, e.g. {REACHES}")
+        raise InputError(f"reaches is {short(reaches)}; allowed: numbers above 1, e.g. {REACHES}")
     forecaster = make_forecaster(method, level=level, estimate=estimate, lr_schedule=lr_schedule).fit(curves)
     found = scored(forecaster, reaches=asked, n_boot=n_boot, rng=rng)
     if found is None:

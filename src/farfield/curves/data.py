@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from farfield.errors import InputError
+from farfield import checks
+from farfield.errors import InputError, short
 from farfield.wording import count
 
 Goal = Literal["min", "max"]
@@ -66,10 +67,19 @@ class Metric:
     upper: float = np.inf
 
     def __post_init__(self) -> None:
-        if self.goal not in ("min", "max"):
-            raise InputError(f"goal of metric {self.name!r} is {self.goal!r}; allowed: 'min', 'max'")
+        if not isinstance(self.goal, str) or self.goal not in ("min", "max"):
+            raise InputError(f"goal of metric {self.name!r} is {short(self.goal)}; allowed: 'min', 'max'")
+        for bound in ("lower", "upper"):
+            checks.numbers(f"{bound} bound of metric {self.name!r}", getattr(self, bound), ndim=0)
         if not self.lower < self.upper:
             raise InputError(f"bounds of metric {self.name!r} are [{self.lower}, {self.upper}]; lower must be below upper")
+
+
+def as_curves(name: str, value: object) -> Curves:
+    """`value`, where it is curves; InputError with what makes curves of anything else."""
+    if not isinstance(value, Curves):
+        raise InputError(f"{name} is {short(value)}; allowed: Curves, which farfield.read_runs makes of logs and data frames")
+    return value
 
 
 def attribute_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

@@ -59,7 +59,7 @@ def extract_features(
     Float32 unless the module computes in float64. Raises InputError for samples of different shapes, a module that fails or returns
     another shape, and the first sample whose features are not finite; FormatError for files that cannot be read.
     """
-    checks.count("batch_size", batch_size)
+    batch_size = checks.count("batch_size", batch_size)
     if not callable(module):
         raise InputError(f"module is {type(module).__name__}; allowed: a torch module, or a function of a batch of samples")
     if out is not None and Path(out).suffix.casefold() != ".npy":
@@ -232,6 +232,8 @@ def _batches(name: str, samples: Any, size: int) -> tuple[int | None, Iterator[B
         samples = _Folder(Path(samples))
     elif isinstance(samples, str | os.PathLike):
         samples = read_array(os.fspath(samples))
+    elif hasattr(samples, "to_numpy"):  # a data frame: a sample a row
+        samples = samples.to_numpy()
     if isinstance(samples, np.ndarray) or _torch_kind(samples, "Tensor"):
         if samples.ndim < 1 or (isinstance(samples, np.ndarray) and samples.dtype.kind not in "biufUS"):
             raise InputError(f"{name} is an array of {samples.dtype}, shape {samples.shape}; allowed: samples along its first axis")

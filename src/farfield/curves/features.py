@@ -73,7 +73,10 @@ def load(name: str, source: Source) -> NDArray[Any]:
 
     Raises InputError for what is not n >= 2 rows of d >= 1 real numbers; FormatError for a file that cannot be read.
     """
-    array = read_array(os.fspath(source)) if isinstance(source, str | os.PathLike) else np.asarray(source)
+    try:
+        array = read_array(os.fspath(source)) if isinstance(source, str | os.PathLike) else np.asarray(source)
+    except RuntimeError as error:  # torch's, of features that still require a gradient
+        raise InputError(f"{name} cannot be made an array: {error}") from None
     where = f"{name} ({os.fspath(source)})" if isinstance(source, str | os.PathLike) else name
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where} holds {array.dtype}; allowed: real numbers")

@@ -30,13 +30,13 @@ from farfield.curves.analogues import (
 from farfield.curves.binning import binned
 from farfield.curves.censoring import censored
 from farfield.curves.censoring import weights as censoring_weights
-from farfield.curves.data import Curves, FloatArray, IntArray, Metric
+from farfield.curves.data import Curves, FloatArray, IntArray, Metric, as_curves
 from farfield.curves.drive import Drive
 from farfield.curves.edged import Edged
 from farfield.curves.ensemble import AUTO, NAIVE, NETWORK, Outlook, outlook
 from farfield.curves.forms import FORMS, get_form
 from farfield.curves.schedule_sources import schedules_of
-from farfield.errors import InputError, unknown_name
+from farfield.errors import InputError, short, unknown_name
 from farfield.predictive import Mixture, Predictive
 
 LEAST_POINTS = 3
@@ -141,6 +141,7 @@ class EnsembleForecaster:
 
         With more than 3,000 of them a network among other members is left out: `members` says so.
         """
+        as_curves("curves", curves)
         keep = (curves.lengths >= LEAST_POINTS + 1) & (curves.column("status").to_numpy() != "diverged") & ~too_large(curves)
         rows = np.flatnonzero(keep)
         if rows.size > MOST_CONTEXT:
@@ -157,6 +158,7 @@ class EnsembleForecaster:
 
         Raises InputError where a run has fewer than 3 points or `at` does not lie beyond its last point.
         """
+        as_curves("curves", curves)
         positions = checks.numbers("at", at)
         if positions.ndim == 1:
             positions = np.broadcast_to(positions, (len(curves), positions.size))
@@ -394,12 +396,12 @@ def kinds_of(curves: Curves, context: Curves | None) -> IntArray:
 
 def parse_estimate(text: str) -> tuple[str, int]:
     """``final`` -> (final, 1), ``mean:5`` -> (mean, 5), ``best`` -> (best, 1); InputError otherwise."""
-    kind, _, number = text.partition(":")
+    kind, _, number = text.partition(":") if isinstance(text, str) else ("", "", "")
     if kind == "mean" and number.isdecimal() and int(number) >= 1:
         return "mean", int(number)
-    if text in ("final", "best"):
-        return text, 1
-    raise InputError(f"estimate is {text!r}; allowed: 'final', 'mean:k' with k >= 1, 'best'")
+    if kind in ("final", "best") and kind == text:
+        return kind, 1
+    raise InputError(f"estimate is {short(text)}; allowed: 'final', 'mean:k' with k >= 1, 'best'")
 
 
 def estimate_of(y: FloatArray, estimate: str, target: str, metric: Metric) -> float:
@@ -415,6 +417,8 @@ def estimate_of(y: FloatArray, estimate: str, target: str, metric: Metric) -> fl
 def make_forecaster(method: str, **settings: object) -> EnsembleForecaster:
     """``auto``: forms, naive continuations and the network; ``forms``: without the network; ``context``: the network that reads
     the other runs; or a form, naive continuation or the network (``lcpfn``) by name."""
+    if not isinstance(method, str):
+        raise unknown_name("method", method, ["auto", "forms", CONTEXT, NETWORK, *NAIVE, *FORMS])
     if method == CONTEXT:
         from farfield.curves.pfn.forecaster import ContextForecaster
 

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from farfield import checks
 from farfield.curves.backtesting import scored
-from farfield.curves.data import Curves, FloatArray, IntArray
+from farfield.curves.data import Curves, FloatArray, IntArray, as_curves
 from farfield.curves.edged import Edged
 from farfield.curves.forecaster import LEAST_POINTS, Predicted, groups_of, make_forecaster, too_large
 from farfield.curves.results import Calibration, Forecast, ForecastStatus, seen_estimate
@@ -68,6 +68,7 @@ def forecast(
 
     Raises InputError for an unknown method, estimate or schedule, or a context of another metric.
     """
+    as_curves("curves", curves)
     checks.level("level", level)
     checks.choice("compare", compare, ("same", "own-end"))
     checks.choice("target", target, ("logged", "latent"))
@@ -124,6 +125,7 @@ def horizons(curves: Curves, to: ArrayLike | None) -> FloatArray:
 
 def joined(curves: Curves, context: Curves) -> Curves:
     """Both sets of runs as one; runs of the context whose names are taken are renamed."""
+    as_curves("context", context)
     if (curves.metric.name, curves.metric.goal, curves.x_name) != (context.metric.name, context.metric.goal, context.x_name):
         raise InputError(
             f"the context is {context.metric.name} by {context.x_name} (goal {context.metric.goal}), the runs are "

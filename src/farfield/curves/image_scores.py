@@ -183,8 +183,8 @@ def sobol_normal(n: int, d: int, *, rng: Seed = None) -> FloatArray:
     from scipy import special
     from scipy.stats import qmc
 
-    checks.count("n", n)
-    if checks.count("d", d) > qmc.Sobol.MAXDIM:
+    n, d = checks.count("n", n), checks.count("d", d)
+    if d > qmc.Sobol.MAXDIM:
         raise InputError(f"d is {d}; allowed: 1 to {qmc.Sobol.MAXDIM}, the dimensions of the Sobol table")
     engine = qmc.Sobol(d, scramble=True, rng=generator(rng))
     points = engine.random_base2(max(0, (n - 1).bit_length()))

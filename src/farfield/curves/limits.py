@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from farfield import checks
 from farfield.curves.features import Source, load
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 from farfield.seeds import Seed, child, root
 
 if TYPE_CHECKING:
@@ -205,6 +205,8 @@ def limit(
 
     Raises InputError for pools too small for `sizes` (fewer than 20 rows), a metric that is not a finite number, other bad values.
     """
+    if not callable(metric):
+        raise InputError(f"metric is {short(metric)}; allowed: a function metric(rows) -> number, or metric(rows, reference_rows)")
     x = load("sample", sample)
     y = None if reference is None else load("reference", reference)
     checks.count("n_boot", n_boot, least=10)

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farfield.errors import InputError, unknown_name
+from farfield.errors import InputError, short, unknown_name
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["constant", "cosine", "wsd", "linear", "step", "inverse-sqrt", "observed", "unknown"]
@@ -267,6 +267,8 @@ def parse_schedule(spec: str) -> Schedule:
 
     Raises InputError with the form that is allowed.
     """
+    if not isinstance(spec, str):
+        raise InputError(f"schedule is {short(spec)}; allowed: text such as cosine:10000")
     name, _, rest = spec.strip().partition(":")
     name = name.strip().casefold().replace("_", "-")
     if name not in _USAGE:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks, processors
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 from farfield.gap.apart import Pair, apart
 from farfield.gap.estimates import FEW_GROUPS, FEW_ROWS, Intervals, weights_of
 from farfield.gap.models import answer, fit, name_of, selection_of
@@ -90,6 +90,8 @@ def extrapolation_gap(
     checks.choice("selection", selection, ("inside", "leave_region_out"))
     if reference is not None:
         checks.choice("reference", reference, ("matched",))
+    if not hasattr(split, "regions"):
+        raise InputError(f"split is {short(split)}; allowed: a splitter of farfield's, such as RangeSplit(0)")
     score = get_score(scoring)
     n = n_rows(X)
     target = target_of(y, n, score)

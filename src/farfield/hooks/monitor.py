@@ -18,7 +18,7 @@ from farfield import checks
 from farfield.curves.data import STATUSES, Curves, Goal, Metric
 from farfield.curves.readers import names, read_runs
 from farfield.curves.stopping import Adviser, StopStatus
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 
 GROWTH = 0.05
 
@@ -125,7 +125,11 @@ class RunMonitor:
 
         Raises InputError for a step that is not finite. A value that is not finite has diverged.
         """
-        x, y = float(checks.finite("step", step, ndim=0)), float(value)
+        x = float(checks.finite("step", step, ndim=0))
+        try:
+            y = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            raise InputError(f"value is {short(value)}; allowed: a number, as it is logged") from None
         points = self._points.setdefault(run, {})
         points[x] = (y, np.nan if lr is None else float(lr))
         self._status[run] = "running" if np.isfinite(y) else "diverged"

@@ -198,7 +198,7 @@ class EnvironmentSplit(RegionSplitter):
     def _parts(self, table: Table, rng: np.random.Generator) -> Iterator[Part]:
         assert table.groups is not None
         n_groups = len(table.group_names)
-        if n_groups <= self.leave_out:
+        if n_groups <= checks.count("leave_out", self.leave_out):
             raise InputError(f"{n_groups} environments and leave_out={self.leave_out}; at least one must stay to be seen")
         try:
             points = _space(table.X, None, "euclidean")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from farfield import checks
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 from farfield.splits.base import Part, RegionSplitter, Table
 from farfield.splits.rows import FloatArray, IntArray, numeric_column
 
@@ -36,7 +36,7 @@ def axis_part(
 ) -> Part:
     """The region of a splitter on one axis: values past a threshold, a buffer of width `gap` before it left out."""
     checks.choice("side", side, _SIDES)
-    if not (np.isfinite(gap) and gap >= 0):
+    if checks.finite("gap", gap, ndim=0) < 0:
         raise InputError(f"gap is {gap}; allowed: a finite number from 0 up, in units of {name}")
     missing = np.isnan(values)
     if missing.any():
@@ -47,9 +47,11 @@ def axis_part(
         levels = {"upper": (1 - q,), "lower": (q,), "both": (q / 2, 1 - q / 2), "inner": (0.5 - q / 2, 0.5 + q / 2)}[side]
         edges = [float(e) for e in np.quantile(values, levels)]
     else:
-        edges = [float(e) for e in np.atleast_1d(np.asarray(threshold, dtype=np.float64))]
+        edges = checks.finite("threshold", threshold).ravel().tolist()
         if len(edges) != 1 + two:
-            raise InputError(f"threshold is {threshold!r}; side={side!r} needs {'a pair (low, high)' if two else 'one number'}")
+            raise InputError(
+                f"threshold is {short(threshold)}; side={side!r} needs {'a pair (low, high)' if two else 'one number'}"
+            )
     if side == "upper":
         beyond, seen = values > edges[0], values <= edges[0] - gap
     elif side == "lower":
@@ -134,7 +136,11 @@ class LengthSplit(RegionSplitter):
         """(n,) length of every sample of X."""
         if callable(self.length):
             rows = X.iter_rows() if hasattr(X, "iter_rows") else X.itertuples(index=False) if hasattr(X, "itertuples") else X
-            return checks.finite("length of the samples", [self.length(row) for row in rows], ndim=1)
+            try:
+                found = [self.length(row) for row in rows]
+            except TypeError as error:
+                raise InputError(f"length fails on a sample with {error}; give a function sample -> number") from error
+            return checks.finite("length of the samples", found, ndim=1)
         return checks.finite(f"column {self.length!r}", numeric_column(X, self.length), ndim=1)
 
     def _edges(self, longest: float) -> list[float]:
@@ -208,8 +214,8 @@ class HorizonSplit(RegionSplitter):
     def _parts(self, table: Table, rng: np.random.Generator) -> Iterator[Part]:
         times = checks.finite(f"time {self.time!r}", numeric_column(table.X, self.time))
         cutoff = self._cutoff(times)
-        ends = [float(h) for h in self.horizons]
-        if not ends or ends[0] <= 0 or any(b <= a for a, b in itertools.pairwise(ends)):
+        ends = checks.numbers("horizons", self.horizons, ndim=1).tolist()
+        if not ends or not ends[0] > 0 or any(not b > a for a, b in itertools.pairwise(ends)):
             raise InputError(f"horizons is {self.horizons!r}; allowed: rising numbers above 0, in units of {self.time!r}")
         order = np.argsort(times, kind="stable")
         seen = order[times[order] <= cutoff]

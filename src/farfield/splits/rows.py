@@ -6,12 +6,13 @@ the data were shuffled, so that a split with a seed does not depend on the order
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farfield.errors import InputError, unknown_name
+from farfield.errors import InputError, short, unknown_name
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -78,6 +79,8 @@ def matrix(X: Any, embed: Any = None) -> FloatArray:
 
     Raises InputError for text columns and missing values, naming them; `embed` is the way out.
     """
+    if embed is not None and not callable(embed):
+        raise InputError(f"embed is {short(embed)}; allowed: a function X -> array")
     source = X if embed is None else embed(X)
     if hasattr(source, "toarray"):
         source = source.toarray()
@@ -127,6 +130,8 @@ def _columns(part: Any) -> list[NDArray[Any]]:
         return [part[:, [j]].toarray().ravel() for j in range(part.shape[1])]
     try:
         array = np.asarray(part)
+    except RuntimeError as error:  # torch's, of a tensor that requires a gradient
+        raise InputError(f"rows cannot be made an array: {error}") from None
     except ValueError:
         array = np.empty(len(part), dtype=object)
         array[:] = list(part)
@@ -152,9 +157,13 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _position(feature: int, n: int) -> int:
-    if not -n <= feature < n:
+    try:
+        at = operator.index(feature)
+    except TypeError:
+        raise InputError(f"column {short(feature)}; allowed: a name, or a number from {-n} to {n - 1}") from None
+    if not -n <= at < n:
         raise InputError(f"column {feature} of {n}; allowed: {-n} to {n - 1}")
-    return int(feature)
+    return at
 
 
 def extent(points: FloatArray) -> float:

@@ -11,6 +11,7 @@ from farfield.curves.data import Curves, Goal
 from farfield.curves.readers import assemble, frames, sources
 from farfield.curves.readers.record import ReadWarning, RunLog, Series, Where
 from farfield.curves.readers.runtable import RunTable
+from farfield.errors import InputError, short
 
 __all__ = ["ReadWarning", "RunLog", "RunTable", "Series", "list_runs", "read_runs"]
 
@@ -70,6 +71,11 @@ def read_runs(
     -----
     ReadWarning : runs without the metric, or unreadable logs in a folder, were left out
     """
+    for name, value in {"metric": metric, "x": x, "goal": goal, "run_column": run_column}.items():
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name} is {short(value)}; allowed: a name")
+    if not (runs is None or isinstance(runs, str) or (isinstance(runs, Sequence) and all(isinstance(r, str) for r in runs))):
+        raise InputError(f"runs is {short(runs)}; allowed: names or patterns of runs")
     table = paths if isinstance(paths, RunTable) else list_runs(paths, run_column=run_column)
     for problem in table.problems:
         warnings.warn(f"left out: {problem}", ReadWarning, stacklevel=2)

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.curves.analogues import LEAST_LIKE
-from farfield.curves.data import Curves, FloatArray, IntArray
+from farfield.curves.data import Curves, FloatArray, IntArray, as_curves
 from farfield.curves.forecaster import EnsembleForecaster, Predicted, groups_of, make_forecaster, origin_shift, round_reach
 from farfield.curves.forecasting import first_status, horizons, joined
 from farfield.curves.results import ForecastStatus
@@ -36,7 +36,7 @@ from farfield.curves.stopping.advice import Advice, StopStatus, plural, reason
 from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, inverse, shared_part
 from farfield.curves.stopping.standing import SettingsScore, ranks, standing
 from farfield.curves.stopping.sweep import best_values
-from farfield.errors import InputError
+from farfield.errors import InputError, short
 from farfield.predictive import Mixture
 from farfield.seeds import Seed, generator
 from farfield.wording import position
@@ -127,6 +127,9 @@ class Adviser:
         self.risk = float(checks.finite("risk", risk, ndim=0))
         if not 0 <= self.risk <= 1:
             raise InputError(f"risk is {risk}; allowed: a probability, 0 to 1 (1 for no bound)")
+        despite = (despite,) if isinstance(despite, str) else despite
+        if not isinstance(despite, Collection):
+            raise InputError(f"despite is {short(despite)}; allowed: names of caveats, such as ('decay',)")
         for name in despite:
             checks.choice("despite", name, CAVEATS)
         self.best = None if best is None else float(checks.finite("best", best, ndim=0))
@@ -148,6 +151,7 @@ class Adviser:
 
         Raises InputError as `stop_advice`.
         """
+        as_curves("curves", curves)
         if budget is not None:
             checks.positive("budget", budget)
         self._learn(curves)
