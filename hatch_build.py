@@ -33,7 +33,7 @@ class Build(BuildHookInterface):  # type: ignore[type-arg]
         self.folder = Path(tempfile.mkdtemp(prefix="farfield-build-"))
         loops = root / "src" / "farfield" / "loops"
         library = (loops if version == "editable" else self.folder) / "_loops.so"
-        compiled = self.compile(sorted(loops.glob("*.c")), library)
+        compiled = self.compile(sorted(loops.glob("*.[ch]")), library)
         if version == "editable":
             return
         if compiled:
@@ -51,7 +51,8 @@ class Build(BuildHookInterface):  # type: ignore[type-arg]
         stamp.write_text(f"#include <stdint.h>\nconst uint32_t farfield_sources = {made_of}u;\n")
         try:
             compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-            command = [*compiler, *FLAGS, *map(str, [*sources, stamp]), "-o", str(new)]
+            units = [str(source) for source in sources if source.suffix == ".c"]
+            command = [*compiler, *FLAGS, *units, str(stamp), "-o", str(new)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             reason = done.stderr.strip() or f"{compiler[0]} ended with {done.returncode}"
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a CC whose quotes do not close

@@ -23,8 +23,8 @@ Signatures = Mapping[str, tuple[Any, tuple[Any, ...]]]
 
 
 def _sources() -> int:
-    """CRC-32 of the C files beside this one, in the order of their names; the build hook writes it into the library."""
-    return zlib.crc32(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.c"))))
+    """CRC-32 of the C files and headers beside this one, in the order of their names; the build hook writes it into the library."""
+    return zlib.crc32(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.[ch]"))))
 
 
 @cache
