@@ -224,7 +224,7 @@ def _weights(query: Array, bias: Array, key: Array, heads: int, m: int, until: I
     queries = (query + bias).reshape(n, -1, tile, heads, width // heads)
     score = np.matmul(queries.swapaxes(2, 3), _by_head(key[:, :m], heads).swapaxes(3, 4))
     if until is not None:
-        score = np.where(np.arange(m) < until.reshape(n, -1, 1, tile, 1), score, score.dtype.type(_HIDDEN))
+        score += np.where(np.arange(m) < until.reshape(n, -1, 1, tile, 1), 0, _HIDDEN).astype(score.dtype)
     largest = score.max(axis=-1, keepdims=True)
     more = key.shape[1] - m
     if not more:
