@@ -73,12 +73,22 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     write_atomic(target, buffer.getvalue())
 
 
+def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """`ax`, or where it is None the axes of a figure opened for the caller, `size` (width, height) in inches."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
 def save_plot(plot: Callable[[Axes], object], path: str | Path, size: tuple[float, float]) -> None:
     """Write the figure that `plot` draws on one pair of axes, `size` (width, height) in inches, as :func:`save_figure` does."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    plot(figure.subplots())
+    with style():
+        plot(figure.subplots())
     save_figure(figure, path)
 
 

@@ -68,7 +68,10 @@ def test_zero_infinity_nan_and_refusals():
             lmul([0.0, -0.0, np.inf, np.nan, np.inf], [3.0, 3.0, -2.0, 1.0, 0.0]), [0, 0, -np.inf, np.nan, np.nan]
         )
     assert np.signbit(lmul(-0.0, 3.0))
-    with pytest.raises(InputError, match="mantissa_bits"):
-        lmul(1.0, 2.0, 0)
+    for bits in (0, 53, 5000):
+        with pytest.raises(InputError, match=f"mantissa_bits is {bits}"):
+            lmul(1.0, 2.0, bits)
+    with pytest.raises(InputError, match="bits is 53"):
+        round_mantissa(1.0, 53)
     with pytest.raises(InputError, match="adder"):
         lmul(1.0, 2.0, mode="add")

@@ -8,7 +8,7 @@ import click
 
 from farfield.cli.output import emit, format_of, notes, output_options, plot_option
 from farfield.errors import InputError
-from farfield.figures import save_figure, style
+from farfield.figures import save_plot
 
 if TYPE_CHECKING:
     from farfield.curves.laws.law import ScalingLaw
@@ -128,9 +128,7 @@ def scaled(
         rng=chosen["seed"],
     )
     if plot is not None:
-        with style():
-            figure = found.plot().figure
-        save_figure(figure, plot)  # type: ignore[arg-type]
+        save_plot(found.plot, plot, (7.0, 5.0))
     lines = found.summary().splitlines()
     lead = found.influential(1)[0]
     point = ", ".join(f"{name} {lead[name]:.4g}" for name in (*found.x, "loss"))

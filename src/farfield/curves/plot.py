@@ -14,7 +14,7 @@ import numpy as np
 
 from farfield.curves.panels import INNER, Panel, draw_order, log_x, panels, shared_y
 from farfield.curves.results import Backtest, Forecast, ForecastStatus
-from farfield.figures import INK, MUTED, RULE, style
+from farfield.figures import INK, MUTED, RULE, axes_or_new, style
 from farfield.wording import count, name_of, number, reach_band, tick
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps words
 def plot_forecast(forecast: Forecast, ax: Axes | None = None, *, most: int = 6) -> Axes:
     """Every seen curve in one set of axes, with the forecasts of the `most` best ones labelled at their ends."""
     with style():
-        ax = _new_axes() if ax is None else ax
+        ax = axes_or_new(ax, (6.4, 4.0))
         order = draw_order(forecast)
         drawn = panels(forecast, order)
         top = [p for p in drawn if p.status.forecasts][:most] or drawn[:most]
@@ -50,7 +50,7 @@ def plot_forecast(forecast: Forecast, ax: Axes | None = None, *, most: int = 6) 
 def plot_backtest(backtest: Backtest, ax: Axes | None = None) -> Axes:
     """How often intervals held by reach, each level beside its nominal line."""
     with style():
-        ax = _new_axes() if ax is None else ax
+        ax = axes_or_new(ax, (6.4, 4.0))
         _draw_coverage(ax, backtest)
     return ax
 
@@ -105,13 +105,6 @@ def backtest_figure(backtest: Backtest) -> Figure:
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------------
-
-
-def _new_axes() -> Axes:
-    import matplotlib.pyplot as plt
-
-    ax: Axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
-    return ax
 
 
 def _grid(

@@ -1,10 +1,10 @@
-"""Self-play of dialogue games under a program that keeps the rules (P035, Bhavsar et al. 2024, *How many parameters does it take to
-change a light bulb?*, arXiv 2406.14051; games and scores after clembench, Chalamalasetti et al. 2023, arXiv 2305.13455).
+"""Self-play of dialogue games under a program that keeps the rules (Bhavsar et al. 2024, arXiv 2406.14051).
 
 A *game* is a generator: it yields (player, prompt), is sent that player's reply, returns a quality from 0 to 100, and raises
 `RuleBroken` where a reply breaks a rule or cannot be read. A *player* is any callable from a chat history to a reply, so a language
 model's ``generate`` is one. The `GameMaster` relays messages, keeps each player's own history (players never see each other's
-prompts) and ends in an `Episode`: played, with its quality, or aborted, with the reason.
+prompts) and ends in an `Episode`: played, with its quality, or aborted, with the reason. Games and scores are after clembench
+(Chalamalasetti et al. 2023, arXiv 2305.13455).
 
     clemscore = (% played, mean over games) x (mean quality of the played episodes, mean over games) / 100
 
@@ -121,9 +121,10 @@ class Clemscore:
 
 
 def clemscore(episodes: Sequence[Episode]) -> Clemscore:
-    """% played times mean quality over 100, both averaged over games; raises InputError without an episode.
+    """The clemscore of `episodes`, of one player or pair: % played times mean quality over 100, both averaged over games.
 
-    An aborted episode counts in % played only; a game of which none was played counts with 0 % and has no quality.
+    An aborted episode counts in % played only; a game of which none was played counts with 0 % and has no quality. Raises
+    InputError without an episode. Source: as the module.
     """
     if not episodes:
         raise InputError("no episode to score; play at least one")

@@ -21,6 +21,7 @@ from scipy import optimize, special
 
 from farfield import checks
 from farfield.errors import InputError
+from farfield.figures import axes_or_new, style
 from farfield.predictive import Gaussian
 
 if TYPE_CHECKING:
@@ -124,11 +125,10 @@ class SizeEffect:
 
         return pl.DataFrame({"family": list(self.families), "deviation": list(self.families.values())})
 
+    @style()
     def plot(self, ax: Axes | None = None) -> Axes:
         """Scores over size, a colour a family, and the line with its 80 % band for a new family (covariates at their means)."""
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes_or_new(ax, (6.4, 4.0))
         for name in self.families:
             own = self.group == name
             ax.semilogx(self.size[own], self.score[own], "o", ms=4, alpha=0.7)

@@ -21,14 +21,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
+from farfield.errors import InputError
 
 FloatArray = NDArray[np.float64]
 Mode = Literal["adder", "formula"]
+_MOST_BITS = 52
+
+
+def _bits(name: str, value: int) -> int:
+    if checks.count(name, value) > _MOST_BITS:
+        raise InputError(f"{name} is {value}; allowed: 1 to {_MOST_BITS}, as many as float64 has")
+    return value
 
 
 def offset_exponent(mantissa_bits: int) -> int:
     """l(m) of the paper: 2^-l stands in for the mean of the dropped product of mantissas."""
-    m = checks.count("mantissa_bits", mantissa_bits)
+    m = _bits("mantissa_bits", mantissa_bits)
     return m if m <= 3 else 3 if m == 4 else 4
 
 
@@ -36,7 +44,7 @@ def round_mantissa(x: ArrayLike, bits: int) -> FloatArray:
     """`x` rounded to `bits` bits after the leading one, to nearest, ties to even; the exponent is unbounded; shape of `x`."""
     values = checks.numbers("x", x)
     fraction, exponent = np.frexp(values)  # |fraction| in [0.5, 1)
-    scale = 2.0 ** (checks.count("bits", bits) + 1)
+    scale = 2.0 ** (_bits("bits", bits) + 1)
     return np.asarray(np.ldexp(np.rint(fraction * scale) / scale, exponent), dtype=np.float64)
 
 
@@ -47,15 +55,15 @@ def lmul(
 
     Parameters
     ----------
-    mantissa_bits : m, 1 to 20
+    mantissa_bits : m, 1 to 52
     mode : "adder" carries into the exponent as integer addition does, "formula" is the paper's equation as written
     offset : add 2^-l(m); False is Mitchell's multiplication
     rounded : round the operands to m bits first; False keeps their mantissas and uses m only for l(m)
 
-    Zeros give zeros; infinities and NaN give what x y gives.
+    Zeros give zeros; infinities and NaN give what x y gives. Raises InputError for other m. Source: equation 1.
     """
     mode_ = checks.choice("mode", mode, ("adder", "formula"))
-    bits = checks.count("mantissa_bits", mantissa_bits)
+    bits = _bits("mantissa_bits", mantissa_bits)
     a, b = np.broadcast_arrays(checks.numbers("x", x), checks.numbers("y", y))
     if rounded:
         a, b = round_mantissa(a, bits), round_mantissa(b, bits)

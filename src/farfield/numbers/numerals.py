@@ -1,5 +1,4 @@
-"""In which base should a language model read numbers? (P041, Zhou et al. 2024, *Scaling behavior for large language models
-regarding numeral systems*, arXiv 2409.17391.)
+"""In which base should a language model read numbers? (Zhou et al. 2024, arXiv 2409.17391.)
 
 A number is cut into tokens of 1, 2 or 3 decimal digits, which makes it a numeral in base 10, 100 or 1000 with a vocabulary of as
 many tokens. The same decoder is trained on sums or products written in one base; what is followed is the share of problems it gets
@@ -27,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks, seeds
 from farfield.errors import InputError, require
+from farfield.figures import axes_or_new, style
 from farfield.seeds import Seed
 
 if TYPE_CHECKING:
@@ -236,11 +236,10 @@ class DataScaling:
         table = {"run": f"base-{self.base}", "step": list(self.sizes), "exact_match": self.exact_match}
         return pl.DataFrame({**table, "token_accuracy": self.token_accuracy})
 
+    @style()
     def plot(self, ax: Axes | None = None) -> Axes:
         """Exact match over examples."""
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes_or_new(ax, (6.4, 4.0))
         ax.semilogx(self.sizes, self.exact_match, "o-", label=f"base {self.base}")
         ax.set(xlabel="training examples", ylabel="exact match", ylim=(-0.02, 1.02))
         return ax

@@ -58,6 +58,8 @@ def pac_level(n_environments: int, log_hypotheses: float, delta: float = 0.05, m
     log_hypotheses : natural logarithm of the number of hypotheses that could have passed
     delta : probability that the statement is wrong
     miss : probability with which the check of one environment passes a hypothesis that fails there
+
+    Raises InputError for numbers out of range.
     """
     n = checks.count("n_environments", n_environments, least=0)
     bits = _nonnegative("log_hypotheses", log_hypotheses) - math.log(checks.level("delta", delta))
@@ -65,7 +67,16 @@ def pac_level(n_environments: int, log_hypotheses: float, delta: float = 0.05, m
 
 
 def pac_environments(log_hypotheses: float, alpha: float, delta: float = 0.05, miss: float = 0.0) -> int:
-    """The least number of training environments with ``pac_level(...) <= alpha``; arguments as there."""
+    """How many training environments are enough: the least number with ``pac_level(...) <= alpha``.
+
+    Parameters
+    ----------
+    log_hypotheses : natural logarithm of the number of hypotheses, such as `log_subsets(n_features)`
+    alpha : largest share of unseen environments on which what passed may fail
+    delta, miss : as in :func:`pac_level`
+
+    Raises InputError for numbers out of range. Source: as the module.
+    """
     bits = _nonnegative("log_hypotheses", log_hypotheses) - math.log(checks.level("delta", delta))
     return math.ceil(bits / -math.log1p(-checks.level("alpha", alpha) * (1 - _miss(miss))) - 1e-12)
 

@@ -83,7 +83,7 @@ class Collection:
         return LSA(n_components).fit(self.documents).embed(self.queries)
 
     def fitted(self, retriever: Retriever, train: IntArray) -> Retriever:
-        """`retriever` fitted on all documents and the training queries `train`."""
+        """`retriever` itself, fitted on all documents and the training queries `train`."""
         return retriever.fit(self.documents, [self.queries[i] for i in train], self.relevance[train])
 
     def scored(self, retriever: Retriever, rows: IntArray, metric: Metric, k: int = 10) -> FloatArray:
@@ -146,6 +146,8 @@ def resttest(
 
     Parameters
     ----------
+    collection : documents, queries and their judgements
+    retriever : what is tried; it is fitted again for every bucket, each time from the beginning, and stays as last fitted
     test : numbers of the test queries, or a share of the queries drawn in each of `n_repeats` (None: a fifth); all others train
     n_buckets : buckets made by k-means on unit vectors
     embed : queries -> (n, d) for that; latent semantic analysis of the documents where not given
@@ -195,10 +197,11 @@ def restrain(
 
     Parameters
     ----------
+    collection, retriever : as in :func:`resttest`
     test : numbers of the test queries, or a share of the queries drawn in each of `n_repeats` (None: a fifth)
     n_neighbors : nearest other queries of each test query that count as its neighbours
     max_train : largest training set; with it small the near set holds neighbours alone
-    embed, metric, rng : as in :func:`resttest`
+    embed, metric, level, n_boot, rng : as in :func:`resttest`
 
     Raises InputError where hardly a training query is no neighbour: then there is no beyond to be had. Source: Zhan et al. 2022,
     section 3.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from farfield.errors import InputError
+from farfield.figures import axes_or_new, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,17 +16,16 @@ if TYPE_CHECKING:
     from farfield.curves.laws.scaling import Scaling
 
 
+@style()
 def plot_scaling(scaling: Scaling, ax: Axes | None = None) -> Axes:
     """Draw the best law that needs params and tokens alone; raises InputError where no such law was fitted."""
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
     flat = [law for law in scaling.laws if law.form in ("chinchilla", "kaplan")]
     if not flat:
         raise InputError("the figure is drawn for the chinchilla and kaplan laws; neither was fitted")
     law = flat[0]
-    if ax is None:
-        ax = Figure(figsize=(7, 5), layout="constrained").subplots()
+    ax = axes_or_new(ax, (7.0, 5.0))
     targets = [row for row in scaling.targets if row["law"] == "pooled"]
     asked = [scaling.flops_per * row["params"] * row["tokens"] for row in targets]
     compute = np.geomspace(scaling.flops.min() / 2, 2 * max([float(scaling.flops.max()), *asked]), 80)

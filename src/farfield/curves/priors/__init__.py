@@ -1,5 +1,4 @@
-"""Priors over learning curves, to train networks on and to sample posteriors of: LC-PFN's, Domhan's, and a wider one,
-and sweeps of it."""
+"""Priors over learning curves and sweeps, to train networks on and to sample posteriors of: LC-PFN's, Domhan's, a wider one."""
 
 from farfield.curves.priors.domhan import DomhanPrior
 from farfield.curves.priors.drawn import PriorCurves

@@ -1,5 +1,4 @@
-"""JSON logs: lines of objects (Ray's `result.json`, loggers of one's own), an array of objects, lists by name, and Hugging Face's
-`trainer_state.json`.
+"""JSON logs: lines of objects, an array of objects, lists by name, Ray's `result.json`, Hugging Face's `trainer_state.json`.
 
 Nested names are joined by slashes. NaN and Infinity are accepted bare and quoted; of a repeated key the last value counts. A
 last line that is cut off belongs to a file that is still being written. In a `trainer_state.json` rows of training and
