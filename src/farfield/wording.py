@@ -78,6 +78,14 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.0f} %"
 
 
+def size(nbytes: float) -> str:
+    """An amount of bytes to three figures: ``50 kB``, ``1.07 GB``."""
+    for step, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if nbytes >= 0.9995 * step:
+            return f"{nbytes / step:.3g} {unit}"
+    return f"{nbytes:.0f} bytes"
+
+
 def name_of(text: str, width: int = 0) -> str:
     """A name from outside made safe to show: control characters replaced, cut in the middle to `width` characters if given.
 

@@ -16,7 +16,7 @@ from farfield.curves.data import Metric
 from farfield.curves.results import QUANTILES, Backtest, Calibration, Forecast, ForecastStatus, seen_estimate
 from farfield.errors import InputError
 from farfield.predictive import Gaussian
-from farfield.wording import count, name_of, number, percent, plain, position, tick
+from farfield.wording import count, name_of, number, percent, plain, position, size, tick
 
 
 def strict(text: str) -> Any:
@@ -266,6 +266,14 @@ def test_tick(value: float, shown: str) -> None:
 def test_ticks_of_one_axis_count_in_one_unit() -> None:
     assert [tick(v, 12000.0) for v in (0, 500, 5000, 7500, 10000)] == ["0", "500", "5k", "7.5k", "10k"]
     assert [tick(v, 6000.0) for v in (2500, 5000)] == ["2,500", "5,000"]
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (49_984, "50 kB"), (999_600, "1 MB"), (1.07e9, "1.07 GB"), (3e12, "3 TB")],
+)
+def test_size(nbytes: float, shown: str) -> None:
+    assert size(nbytes) == shown
 
 
 def test_position_keeps_whole_numbers_whole() -> None:

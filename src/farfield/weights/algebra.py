@@ -25,6 +25,7 @@ from farfield.weights.adapters import AdaptedCheckpoint, is_adapter
 from farfield.weights.edits import DeltaEdit, survey
 from farfield.weights.io import FLOAT_DTYPES, Checkpoint, CheckpointWriter, TensorInfo
 from farfield.weights.kernel import Kernel, combine, views
+from farfield.wording import size
 
 __all__ = ["CHUNK", "Choose", "Plan", "combine", "dtype_named", "execute", "open_operands", "plan", "views", "write_plan"]
 Choose = Callable[[str], DeltaEdit | None]
@@ -88,7 +89,7 @@ class Plan:
     def summary(self) -> str:
         """One line: how many tensors are merged and copied, and how many bytes that makes."""
         merged = sum(e is not None for e in self.edits.values())
-        return f"{merged} tensors merged, {len(self.edits) - merged} copied from the base, {self.nbytes / 1e9:.3g} GB"
+        return f"{merged} tensors merged, {len(self.edits) - merged} copied from the base, {size(self.nbytes)}"
 
 
 def open_operands(paths: Sequence[str | os.PathLike[str]], base: int = 0) -> tuple[Checkpoint, ...]:

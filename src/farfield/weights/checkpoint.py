@@ -30,6 +30,7 @@ from farfield.weights.header import (
     read_header,
     strict_json,
 )
+from farfield.wording import size
 
 INDEX_ENDING = ".safetensors.index.json"
 CRC_KEY = "farfield_crc32"  # in a file's metadata: the CRC-32 of its body, eight hexadecimal digits
@@ -116,7 +117,7 @@ class Checkpoint:
         return checkpoint
 
     def __repr__(self) -> str:
-        return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors, {self.nbytes / 1e9:.3g} GB, {len(self.shards)} files)"
+        return f"Checkpoint({str(self.path)!r}, {len(self.tensors)} tensors, {size(self.nbytes)}, {len(self.shards)} files)"
 
     @property
     def nbytes(self) -> int:

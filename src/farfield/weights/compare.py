@@ -21,6 +21,7 @@ from farfield.errors import FormatError, InputError
 from farfield.weights.checkpoint import CRC_KEY, Checkpoint, raw_dtype
 from farfield.weights.crc import Crc32
 from farfield.weights.header import FLOAT_DTYPES, TensorInfo
+from farfield.wording import count, size
 
 if TYPE_CHECKING:
     import polars as pl
@@ -79,9 +80,8 @@ class Verification:
             return f"{self.path}: {len(self.problems)} problem{'s' * (len(self.problems) > 1)}: {'; '.join(self.problems)}"
         tensors, nbytes = sum(f.tensors for f in self.files), sum(f.nbytes for f in self.files)
         sums = sum(f.checksum == "ok" for f in self.files)
-        return (
-            f"{self.path} is whole: {tensors} tensors, {nbytes / 1e9:.3g} GB, checksums of {sums} of {len(self.files)} files agree"
-        )
+        agree = f"checksums agree for {sums} of {count(len(self.files), 'file')}" if sums else "no file states a checksum"
+        return f"{self.path} is whole: {count(tensors, 'tensor')}, {size(nbytes)}, {agree}"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "ok": self.ok}

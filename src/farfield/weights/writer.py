@@ -29,6 +29,7 @@ from farfield.errors import InputError, unknown_name
 from farfield.weights.checkpoint import CRC_KEY, INDEX_ENDING, Checkpoint, is_plain_shard_name, raw_dtype
 from farfield.weights.crc import Crc32, combine
 from farfield.weights.header import TensorInfo, build_header
+from farfield.wording import size
 
 if sys.platform != "win32":
     import fcntl
@@ -262,9 +263,7 @@ class CheckpointWriter:
         needed = self.nbytes - written + beside + sum(map(len, self._headers.values())) + _SPARE_DISK
         free = shutil.disk_usage(self.part).free
         if free < needed:
-            raise InputError(
-                f"{self.out} needs {needed / 1e9:.3g} GB and its disk has {free / 1e9:.3g} GB free; free some or write elsewhere"
-            )
+            raise InputError(f"{self.out} needs {size(needed)} and its disk has {size(free)} free; free some or write elsewhere")
 
     def _take_up(self, lines: Sequence[bytes]) -> None:
         """Keep the journalled ranges that still have their CRC; a line torn by the kill ends the journal."""
