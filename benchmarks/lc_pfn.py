@@ -330,7 +330,9 @@ def onnx() -> dict[str, object]:
     package = Path(onnxruntime.__file__).parent
     out["installed_mb"] = {
         "onnxruntime": sum(p.stat().st_size for p in package.rglob("*") if p.is_file()) / 1e6,
-        "numpy engine": sum(len(Path(HERE / f"src/farfield/curves/pfn/{n}.py").read_bytes()) for n in ("engine", "published"))
+        "numpy engine": sum(
+            len(Path(HERE / f"src/farfield/curves/pfn/{n}.py").read_bytes()) for n in ("engine", "published", "between")
+        )
         / 1e6,
     }
     out["versions"] = {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
