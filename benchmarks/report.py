@@ -349,12 +349,15 @@ def gap() -> str:
     cover, cost = row("gap_coverage"), row("gap")
     rows: list[tuple[object, ...]] = []
     low, high = cover["allowed"]
-    for key, what in (
-        ("row", "one repeat, rows"), ("group", "one repeat, groups of 4"), ("default", "5 repeats, rows"),
-        ("repeated", "10 repeats, rows"), ("grouped", "10 repeats, groups of 4"),
-    ):  # fmt: skip
-        if key not in cover:
+    designs = {
+        "row": "one repeat, rows", "group": "one repeat, groups of 4", "default": "5 repeats, rows", "repeated": "10 repeats, rows",
+        "grouped": "10 repeats, groups of 4",
+    }  # fmt: skip
+    for key in cover:
+        design, _, of = key.partition(", ")
+        if design not in designs:
             continue
+        what = designs[design] + (f", {of}" if of else "")
         for kind in (False, True):
             part = {
                 k: v for k, v in cover[key]["covers"].items() if (" minus " in k) is kind and v["trials"] == cover[key]["trials"]
