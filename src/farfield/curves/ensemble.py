@@ -29,10 +29,11 @@ _TAILS = (0.5, 0.7, 0.85)
 _SHARPNESS = 0.25
 # weight of a point ~ (x / x_last)^_RECENCY: a form need not be right at the beginning to be right at the end
 _RECENCY = 2.5
-# positions, as shares of the last x, at which the seen curve is described
+# what a fall of the learning rate to zero adds to the scale, in typical errors
 _FALL = 2.0
 # the roughness of a curve is that of so many of its last points; below this part of the scale it is none
 _ROUGH, _SMOOTH = 10, 0.01
+# positions, as shares of the last x, at which the seen curve is described
 _PROFILE = np.array([0.9, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06])
 
 

@@ -29,8 +29,8 @@ _DRAWS = 2000
 _MOST_SCORED = 600
 # beyond this reach a forecast without evidence from other runs is a guess
 _FAR = 3.0
-# falls of the rate by less than this part of the peak are not worth a warning
-_LEAST_FALL = 0.05
+# falls of the rate by less than this part of the peak do not count as a decay
+LEAST_FALL = 0.05
 _UNLIKELY = 0.05
 # how alike the errors of runs of one group are: the correlation of their draws
 _GROUP_CORRELATION = 0.3
@@ -234,7 +234,7 @@ def _advise(
         best, made = y.min(), max(float(np.median(y[: max(1, y.size // 10)]) - y.min()), 1e-300)
         to_gain, turned = best - sign * hopeful[k], y[-1] - best
         reach = at[i] / curves.last_x[i] if curves.last_x[i] > 0 else np.inf
-        if np.isfinite(fall[i]) and fall[i] > _LEAST_FALL:
+        if np.isfinite(fall[i]) and fall[i] > LEAST_FALL:
             status[i] = ForecastStatus.DECAY_TO_COME
         elif not predicted.calibrated[k] and reach > _FAR:
             status[i] = ForecastStatus.FAR
@@ -279,7 +279,7 @@ def _schedule_words(
             found = [f"{bad} not finite"] * bool(bad) + [f"{doubled} at a doubled {curves.x_name}"] * bool(doubled)
             notes[i] = "; ".join(filter(None, [notes[i], f"left out: {', '.join(found)}"]))
     warnings = []
-    coming = int((np.nan_to_num(fall[rows]) > _LEAST_FALL).sum())
+    coming = int((np.nan_to_num(fall[rows]) > LEAST_FALL).sum())
     unknown = int(np.isnan(fall[rows]).sum())
     if coming:
         warnings.append(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
@@ -25,7 +26,7 @@ from scipy import optimize, sparse
 from scipy.sparse.linalg import svds
 
 from farfield import checks
-from farfield.errors import InputError
+from farfield.errors import ConvergenceWarning, InputError
 
 FloatArray = NDArray[np.float64]
 Texts = Sequence[str]
@@ -239,6 +240,10 @@ class TrainedEncoder:
                 method="L-BFGS-B",
                 options={"maxiter": self.max_iter},
             )
+            if not found.success:
+                warnings.warn(
+                    f"training stopped before it settled: {found.message}; raise max_iter", ConvergenceWarning, stacklevel=2
+                )
             self.weights_ = found.x.reshape(self.weights_.shape)
         return self
 

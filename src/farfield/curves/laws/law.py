@@ -53,12 +53,14 @@ class Allocation:
         return {name: (float(a), float(b)) for name, a, b in zip(("params", "tokens", "loss"), low, high, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
+        """The budget, and params, tokens and loss with their 90 % intervals, as plain values."""
         out: dict[str, Any] = {"budget": self.budget}
         for name, (low, high) in self.interval().items():
             out |= {name: getattr(self, name), f"{name}_low": low, f"{name}_high": high}
         return out
 
     def summary(self) -> str:
+        """One line: the split and its loss."""
         return f"{self.budget:.3g} FLOPs: {self.params:.3g} params, {self.tokens:.3g} tokens, loss {self.loss:.4g}"
 
     __repr__ = summary

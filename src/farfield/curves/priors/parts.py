@@ -81,6 +81,7 @@ def which(rng: Rng, n: int, shares: tuple[float, ...]) -> IntArray:
 
 
 def softplus(z: FloatArray) -> FloatArray:
+    """log(1 + e^z), without overflow."""
     return np.asarray(np.logaddexp(0.0, z))
 
 

@@ -30,7 +30,7 @@ from farfield import checks
 from farfield.curves.analogues import LEAST_LIKE
 from farfield.curves.data import Curves, FloatArray, IntArray, as_curves
 from farfield.curves.forecaster import EnsembleForecaster, Predicted, groups_of, make_forecaster, origin_shift, round_reach
-from farfield.curves.forecasting import first_status, horizons, joined
+from farfield.curves.forecasting import LEAST_FALL, first_status, horizons, joined
 from farfield.curves.results import ForecastStatus
 from farfield.curves.stopping.advice import Advice, StopStatus, plural, reason
 from farfield.curves.stopping.joint import PRIOR_SHARE, Ends, ends, inverse, shared_part
@@ -46,8 +46,6 @@ CAVEATS = ("uncalibrated", "decay", "schedule")
 DEFAULT_THRESHOLD = {"probability": 0.05, "regret": 1.0, "winner": 1.0}
 N_STEPS = 12
 _DRAWS = 2000
-# falls of the rate by less than this part of the peak do not count as a decay
-_LEAST_FALL = 0.05
 # other runs are learnt from anew when they have grown by this share in all
 _GROWTH = 1.2
 _STOPPED = ("pruned", "killed")
@@ -241,7 +239,7 @@ class Adviser:
         reach = _reach(curves, at, field)
         told = field & np.isfinite(median)
         # values at equal x say nothing of runs that end elsewhere, or whose rate will fall
-        unlike = bool(told.any()) and (_ends_differ(at[told]) or bool((np.nan_to_num(fall[told]) > _LEAST_FALL).any()))
+        unlike = bool(told.any()) and (_ends_differ(at[told]) or bool((np.nan_to_num(fall[told]) > LEAST_FALL).any()))
         rank = None if unlike else ranks(curves, field, sign)
         p_best = self._p_best(curves, drawn, field, rows, rank, reach)
         lost = self._lost(curves, np.where(field, p_best * drawn.new_part[:n], drawn.p_wins_yet[:n]), gone)
@@ -308,7 +306,7 @@ class Adviser:
                 out.append(StopStatus.STOPPED)
             elif status in plain:
                 out.append(plain[status])
-            elif fall[i] > _LEAST_FALL and not calibrated[i] and "decay" not in self.despite:
+            elif fall[i] > LEAST_FALL and not calibrated[i] and "decay" not in self.despite:
                 out.append(StopStatus.DECAY)
             elif not calibrated[i] and "uncalibrated" not in self.despite:
                 out.append(StopStatus.UNCALIBRATED)
