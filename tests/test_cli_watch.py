@@ -80,6 +80,7 @@ def test_live_says_what_is_new_and_ends_with_an_interrupt(root: Path) -> None:
         (["--exec", "no-such-command-anywhere {run}"], "there is no command 'no-such-command-anywhere'"),
         (["--exec", "echo stop"], "it does not say which run"),
         (["--interval", "0"], "--interval 0: it must be above 0"),
+        (["--interval", "inf"], "--interval inf: it must be above 0 seconds, and at most 86400"),
         (["--threshold", "2"], "threshold is 2"),
         (["--metric", "loss"], "unknown metric 'loss'"),
         (["--x", "tokens"], "unknown x 'tokens'"),
@@ -93,6 +94,15 @@ def test_what_it_cannot_use_is_refused_with_a_reason(
 ) -> None:
     assert main(["watch", str(root), "--once", *(option.replace("{root}", str(root)) for option in options)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_another_metric_than_last_time_that_nobody_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "sweep.csv"
+    table.write_text("run,step,loss,planned_end\n" + "".join(f"{r},{k},{1 / k},60\n" for r in "ab" for k in range(1, 21)))
+    assert main(["watch", str(table), "--once", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["watch", str(table), "--once", "--metric", "losss"]) == 2
+    assert capsys.readouterr() == ("", "error: unknown metric 'losss'; allowed: loss\n")
 
 
 def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

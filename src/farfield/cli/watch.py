@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _STATE = ".farfield-watch.json"
 # seconds that commands still running get when the watch ends
 _LAST_WAIT = 60.0
+_LONGEST = 86400.0  # seconds between looks
 
 
 @click.command("watch")
@@ -63,8 +64,8 @@ def command(
     What was said and done is remembered in a file: a watch that begins again repeats nothing. Exit code 0:
     looked (--once); 2: bad input; 130: ended with Ctrl-C.
     """
-    if not interval > 0:
-        raise InputError(f"--interval {interval:g}: it must be above 0 seconds")
+    if not 0 < interval <= _LONGEST:
+        raise InputError(f"--interval {interval:g}: it must be above 0 seconds, and at most {_LONGEST:g}, a day")
     argv = None if command_line is None else parse_command(command_line)
 
     from farfield.curves.follow import LogFolder

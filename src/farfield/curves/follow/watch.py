@@ -206,20 +206,22 @@ class Watch:
     def _read(self, runs: list[RunLog], always: bool) -> tuple[Curves, list[str], dict[str, str]] | None:
         """Curves of the runs that can be judged, their keys, and for some why they get no advice."""
         having = [run for run in runs if self.metric is None or self.metric in run.metrics]
-        if not having and always and not self._begun:
+        unknown = not having and always and not self._begun
+        if unknown:
             having = runs  # whoever puts the curves together says what there is instead
         elif not having:
             known = ", ".join(assemble.metric_names(runs)[:8]) or "none"
             self._say("none", "", f"no run has logged {self.metric!r} yet; they log: {known}")
             return None
-        self._look_for_new_names(runs)
+        if not unknown:
+            self._look_for_new_names(runs)
         if self._begun:
             assert self.x is not None
             lacking = [run for run in having if not assemble.has_x(run, self.x)]
             for run in lacking:
                 self._say("x", self.folder.key(run), f"run {name_of(run.name)} does not log {self.x!r} and is left out")
             having = [run for run in having if run not in lacking]
-        if self.metric is not None:
+        if self.metric is not None and not unknown:
             having = [run for run in having if not self._contested(run)]
         if not having:
             return None
