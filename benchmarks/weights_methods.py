@@ -45,6 +45,8 @@ from farfield.weights.recipes import read_recipe
 recipe, out, loops = sys.argv[1:]
 if loops == "NumPy":
     compiled.library = lambda: None
+elif compiled.library() is None:
+    raise SystemExit("the inner loops are not compiled: install farfield again where there is a C compiler")
 anonymous = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon"))
 start = time.perf_counter()
 execute(read_recipe(recipe).plan(), out, sync=False)

@@ -45,8 +45,8 @@ static double to_odd(terms of, int exact, int64_t at) {
         const double x = number(of.formats[j], of.operands[j], at);
         if (!j) first = x;
         nothing &= x == 0;
-        values[2 * j] = of.parts[j] * x;
-        values[2 * j + 1] = of.rests[j] * x;
+        values[j] = of.rests[j] * x; /* first, as they often come to nothing among themselves */
+        values[of.count + j] = of.parts[j] * x;
     }
     const int64_t last = 2 * of.count - 1;
     for (int sweep = 0; sweep < 3 && (exact || nothing); sweep++) { /* each leaves the same exact sum, nearer to its value and error */
