@@ -83,7 +83,7 @@ def test_points_from_the_middle_of_runs_are_refused_until_told(sweep, tmp_path, 
     pl.concat([early, frame]).write_csv(path := tmp_path / "mixed.csv")
     assert main(["scale", str(path), *COLUMNS]) == 2
     said = capsys.readouterr().err
-    assert "49 runs have several rows" in said
+    assert "49 runs with several rows" in said
     assert "--mid-run last" in said
     assert main(["scale", str(path), *COLUMNS, "--mid-run", "last", "--json"]) == 0
     last = capsys.readouterr()
@@ -92,11 +92,14 @@ def test_points_from_the_middle_of_runs_are_refused_until_told(sweep, tmp_path, 
     whole = json.loads(capsys.readouterr().out)
     values = [[r["value"] for r in d["parameters"]] for d in (json.loads(last.out), whole)]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+    pl.read_csv(path).rename({"run": "attempt"}).write_csv(renamed := tmp_path / "renamed.csv")
+    assert main(["scale", str(renamed), *COLUMNS, "--run-column", "attempt"]) == 2
+    assert "49 runs with several rows" in capsys.readouterr().err
     assert main(["scale", str(path), *COLUMNS, "--mid-run", "keep"]) == 0
     assert "all rows are kept" in capsys.readouterr().err
     frame.with_columns(status=pl.Series(["finished"] * 48 + ["running"])).write_csv(path)
     assert main(["scale", str(path), *COLUMNS]) == 2
-    assert "1 rows are of runs not finished" in capsys.readouterr().err
+    assert "1 row of runs not finished" in capsys.readouterr().err
 
 
 def test_collinear_sweeps_warn_and_give_no_split(tmp_path, capsys):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--law", "laws", multiple=True, metavar="NAME", help="Laws to fit (repeatable); default: chinchilla and kaplan.")
 @click.option("--target", "targets", multiple=True, metavar="flops=C|params=N,tokens=D", help="What is asked (repeatable).")
 @click.option("--group", metavar="COLUMN", help="Rows resampled together; default: those of a run.")
-@click.option("--run", metavar="COLUMN", help="The column of runs; default: run, run_name, run_id or name.")
+@click.option("--run-column", metavar="COLUMN", help="The column that tells runs apart; default: run, run_name, run_id or name.")
 @click.option(
     "--mid-run",
     type=click.Choice(["refuse", "last", "keep"]),
@@ -91,7 +91,7 @@ def load(table: str, columns: list[str], chosen: dict[str, Any]) -> tuple[Any, d
     from farfield.curves.laws.sweep import choose_rows, numbers, read_table
     from farfield.errors import unknown_name
 
-    frame, run, said = choose_rows(read_table(table), chosen["tokens"], chosen["run"], chosen["mid_run"])
+    frame, run, said = choose_rows(read_table(table), chosen["tokens"], chosen["run_column"], chosen["mid_run"])
     frame, values, missing = numbers(frame, columns)
     for line in [*said, *missing]:
         warnings.warn(line, UserWarning, stacklevel=2)

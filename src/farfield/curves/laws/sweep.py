@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from farfield import checks
 from farfield.curves.readers.delimited import POLARS_ERRORS, load, refuse_packed
 from farfield.errors import FormatError, InputError, unknown_name
+from farfield.wording import count
 
 MidRun = Literal["refuse", "last", "keep"]
 _RUN_COLUMNS = ("run", "run_name", "run_id", "name")
@@ -65,7 +66,8 @@ def choose_rows(frame: pl.DataFrame, tokens: str, run: str | None, mid_run: MidR
     open_ = 0 if unfinished is None else int(unfinished.fill_null(True).sum())
     if several or open_:
         what = " and ".join(
-            [f"{several} runs have several rows"] * bool(several) + [f"{open_} rows are of runs not finished"] * bool(open_)
+            [f"{count(several, 'run')} with several rows"] * bool(several)
+            + [f"{count(open_, 'row')} of runs not finished"] * bool(open_)
         )
         if mid_run == "refuse":
             raise InputError(
