@@ -176,6 +176,15 @@ def test_what_cannot_be_checked_is_refused(change: dict[str, Any], message: str)
         gap_check(**given)
 
 
+def test_new_rows_are_named_as_the_seen_ones_are() -> None:
+    X, y = data()
+    seen = pl.DataFrame(X, schema=["a", "b"])
+    with pytest.raises(InputError, match="have no names of columns and those seen have"):
+        gap_check(Line(), seen, y, X[:5])
+    with pytest.raises(InputError, match="column 'b' is missing in the new rows, which have a, c"):
+        gap_check(Line(), seen, y, pl.DataFrame(X[:5], schema=["a", "c"]))
+
+
 # -- the command -----------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ import warnings
 
 import mpmath
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from scipy.optimize import minimize
 
@@ -388,6 +390,19 @@ def test_small_sweeps_have_no_backtest_and_odd_flops_are_told():
         sweep(targets=[{"flop": 1e22}])
     with pytest.raises(InputError, match="above 0"):
         sweep(targets=[{"flops": -1.0}])
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame])
+def test_columns_of_a_frame_are_found_by_their_names(library):
+    x = design()
+    y = noisy(x, np.random.default_rng(3))
+    swapped = library({"tokens": x[:, 1], "seed": np.arange(len(x)), "params": x[:, 0]})
+    law = ScalingLaw(n_boot=0).fit(swapped, y)
+    assert law.parameters_ == ScalingLaw(n_boot=0).fit(x, y).parameters_
+    np.testing.assert_array_equal(law.predict(swapped[:2]).mean(), law.predict(x[:2]).mean())
+    assert law.parameters_ == ScalingLaw(n_boot=0).fit(library({"N": x[:, 0], "D": x[:, 1]}), y).parameters_
+    with pytest.raises(InputError, match="X has no column params; it has tokens, N; name all of params, tokens or none"):
+        law.predict(library({"tokens": x[:, 1], "N": x[:, 0]}))
 
 
 def test_figure_draws(tmp_path):

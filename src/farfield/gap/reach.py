@@ -130,7 +130,16 @@ class Cloud:
             if points.shape[1] != self.scale.size:
                 raise InputError(f"rows with {points.shape[1]} columns; those seen have {self.scale.size}")
             return np.asarray(points[:, np.isfinite(self.scale)] / self.scale[np.isfinite(self.scale)])
+        if not is_frame(X):
+            raise InputError(
+                "the new rows have no names of columns and those seen have; give both as data frames or both as arrays"
+            )
         frame = _frame(X)
+        for name in (*self.numbers, *self.words):
+            if name not in frame.columns:
+                raise InputError(
+                    f"column {name!r} is missing in the new rows, which have {', '.join(map(str, frame.columns[:10]))}"
+                )
         parts = [np.empty((frame.shape[0], 0))]
         for name, (middle, spread, _, _) in self.numbers.items():
             values = _numbers(frame, name)

@@ -336,12 +336,26 @@ class ScalingLaw:
 
 
 def _design(form: Form, X: ArrayLike) -> FloatArray:
-    x = checks.finite("X", X, shape=(None, len(form.columns)))
+    x = checks.finite("X", _in_order(form, X), shape=(None, len(form.columns)))
     for j, name in enumerate(form.columns):
         if (x[:, j] <= 0).any():
             i = int(np.argmax(x[:, j] <= 0))
             raise InputError(f"{name} is {x[i, j]:g} in row {i} of X; allowed: numbers above 0")
     return x
+
+
+def _in_order(form: Form, X: Any) -> Any:
+    """X, the columns of a data frame that are named as the law names them in the law's order."""
+    given = [c for c in getattr(X, "columns", ()) if isinstance(c, str)]
+    named = [c for c in form.columns if c in given]
+    if not named:
+        return X
+    if len(named) < len(form.columns):
+        lacking = ", ".join(c for c in form.columns if c not in given)
+        raise InputError(
+            f"X has no column {lacking}; it has {', '.join(given[:10])}; name all of {', '.join(form.columns)} or none"
+        )
+    return np.asarray(X[named])
 
 
 def _cluster_labels(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
