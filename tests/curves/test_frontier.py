@@ -83,6 +83,19 @@ def test_intervals_hold_new_points_of_seen_sizes():
     assert 0.72 < np.mean(inside) < 0.88
 
 
+def test_weighted_points_are_resampled_by_their_own_noise():
+    rng = np.random.default_rng(2)
+    compute, size = points((3, 4, 5))
+    noise = np.where(np.arange(compute.size) % 2, 5.0, 60.0)
+
+    def fitted(n_boot):
+        score = law(TRUE, compute, size) + noise * rng.normal(size=compute.size)
+        return FrontierLaw(n_boot=n_boot, random_state=0).fit(compute, size, score, weights=1 / noise**2)
+
+    truth = np.std([fitted(0).parameters_["incline_compute"] for _ in range(40)])
+    assert np.mean([fitted(60).draws_[:, 0].std() for _ in range(5)]) == pytest.approx(truth, rel=0.4)
+
+
 def test_the_frontier_by_a_loop_and_its_optimism():
     rng = np.random.default_rng(2)
     runs = np.repeat(["a", "b", "c"], 4)

@@ -87,7 +87,8 @@ class FrontierLaw:
         self.residual_variance_ = _share(y, fitted)
         rng = generator(self.random_state)
         residual = (y - fitted) * np.sqrt(len(y) / max(len(y) - (5 if self.sized else 3), 1))
-        draws = fitted + residual[rng.integers(0, len(y), (self.n_boot, len(y)))]
+        # only in units of their own noise, which the weights tell, may residuals change places
+        draws = fitted + (residual * np.sqrt(w))[rng.integers(0, len(y), (self.n_boot, len(y)))] / np.sqrt(w)
         self.draws_ = _minimise(x, draws, w, np.concatenate([theta, starts[::5]]), self.sized)[0] if self.n_boot else theta[:0]
         self._residual = residual
         return self
