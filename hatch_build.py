@@ -58,9 +58,12 @@ class Build(BuildHookInterface):  # type: ignore[type-arg]
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a CC whose quotes do not close
             reason = str(error)
         try:
-            library.unlink(missing_ok=True)
-            if new.exists():
-                shutil.move(new, library)
+            if new.exists():  # in one step: a process may be loading, or using, the library that was there
+                beside = library.with_name(f"{library.name}.{os.getpid()}")
+                shutil.copyfile(new, beside)
+                os.replace(beside, library)
+            else:
+                library.unlink(missing_ok=True)
         except OSError as error:  # an editable installation of a checkout that cannot be written to
             reason = str(error)
         if not library.exists():
