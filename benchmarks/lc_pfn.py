@@ -28,7 +28,7 @@ from forecast_accuracy import HERE, gemstones_curves, held_out, lcdb_curves, mea
 
 import farfield as ff
 from farfield.curves.forecaster import EnsembleForecaster
-from farfield.curves.pfn import LCPFN
+from farfield.curves.pfn import LCPFN, between
 from farfield.curves.pfn.published import PublishedNetwork
 from farfield.curves.pfn.scoring import score_on_prior
 from farfield.intervals import interval_score
@@ -367,5 +367,7 @@ def partitions() -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    if between.library() is None:
+        raise SystemExit("the inner loops are not compiled: install farfield again where there is a C compiler")
     parts = {"prior": prior, "real": real, "speed": speed, "published": published, "onnx": onnx, "partitions": partitions}
     measure("lc_pfn", parts, ["prior", "real", "speed", "partitions"])
