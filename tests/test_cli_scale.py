@@ -127,6 +127,7 @@ def test_collinear_sweeps_warn_and_give_no_split(tmp_path, capsys):
         (["--translate", "final:C", "--plot", "a.svg"], "leave one"),
         (["--plot", "a.gif"], "must end in"),
         (["--level", "90"], "did you mean 0.9?"),
+        (["--refits", "0"], "Invalid value for '--refits': 0 is not in the range x>=10"),
         (["--unique", "U"], "unknown column 'U'"),
         (["--group", "G"], "unknown column 'G'"),
     ],

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="COLUMN", help="The column of training sets, for --translate.")
 @click.option("--given", multiple=True, type=float, metavar="LOSS", help="A known loss of A to translate (repeatable).")
 @click.option("--level", type=float, default=0.9, show_default=True, help="Level of the intervals.")
-@click.option("--refits", type=int, default=1000, show_default=True, help="Refits of resampled runs a law.")
+@click.option("--refits", type=click.IntRange(10), default=1000, show_default=True, help="Refits of resampled runs a law.")
 @plot_option("Lines of equal loss over compute and size")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resampling.")
 @output_options
