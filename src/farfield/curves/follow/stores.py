@@ -49,6 +49,7 @@ def open_growing(path: Path) -> Iterator[sqlite.Store]:
         raise FormatError(f"{path}: SQLite store cannot be opened: {error}") from error
     with contextlib.closing(connection):
         connection.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
+        connection.execute("PRAGMA trusted_schema = OFF")  # as the reader has it
         store = sqlite.Store(connection, str(path))
         store.rows("BEGIN")
         yield store
