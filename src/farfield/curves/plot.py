@@ -94,7 +94,7 @@ def backtest_figure(backtest: Backtest) -> Figure:
     """Coverage, error and interval width by reach, each method labelled at the end of its line."""
     kinds = [k for k in ("mae", "width80") if _has(backtest, k)]
     with style():
-        figure, axes = _grid(1, 1 + len(kinds), panel=(2.7, 2.3), gap=(1.2, 0.0), head=0.62)
+        figure, axes = _grid(1, 1 + len(kinds), panel=(2.7, 2.3), gap=(1.4, 0.0), head=0.62)
         _draw_coverage(axes[0], backtest)
         titles = {"mae": f"mean absolute error of {backtest.metric.name}", "width80": "mean width of 80 % intervals"}
         for ax, kind in zip(axes[1:], kinds, strict=True):
