@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 _LONGER = 16  # bytes of an element's operands for which the fast ways take one chunk at a time; four of BF16 pairs
+_PIECE = 1 << 16  # elements that NumPy takes at a time: their float64 arrays stay in memory that the process has already
 _COPY: Terms = ((1.0, 0),)
 _NOWHERE = np.empty(0, np.intp)
 
@@ -174,8 +175,9 @@ class Kernel:
             out[left] = slowly([formats.widen(raw[left], s) for raw, s in zip(raws, sources, strict=True)], start)
             return out
         out = np.empty(stop - start, formats.format_named(dtype).raw_dtype)
-        for at in range(start, stop, self.chunk):
-            end = min(at + self.chunk, stop)
+        step = min(self.chunk, _PIECE)
+        for at in range(start, stop, step):
+            end = min(at + step, stop)
             out[at - start : end - start] = slowly([o.read_float64(name, at, end) for o in operands], at)
         return out
 
