@@ -45,15 +45,18 @@ def library() -> ctypes.CDLL | None:
 TILE = 4 if (_LOOPS := library()) is not None and _LOOPS.farfield_pfn_runs() == 2 else 16
 
 
-def _loops_for(x: Array, *widths: int) -> ctypes.CDLL | None:
-    return library() if x.dtype == np.float32 and not any(w % 8 for w in widths) else None
+def _loops_for(x: Array, width: int) -> ctypes.CDLL | None:
+    return library() if x.dtype == np.float32 and width % 8 == 0 else None
 
 
 def _at(x: Array | FloatArray | IntArray | None) -> object:
     # a fifth of the time of x.ctypes.data, which for a single curve would be as long as what is done there
     if x is None:
         return None
-    return _PLACE(x) if x.flags.c_contiguous else int(x.__array_interface__["data"][0])
+    try:
+        return _PLACE(x)
+    except (BufferError, TypeError, ValueError):  # not contiguous, or not to be written to
+        return int(x.__array_interface__["data"][0])
 
 
 # -- GELU ---------------------------------------------------------------------------------------------------------------------

@@ -149,13 +149,16 @@ class PublishedNetwork:
 
     def logits(self, x: ArrayLike, y: ArrayLike, at: ArrayLike) -> Array:
         """(n, q, n_bars) for seen x, y (n, m) and asked `at` (n, q)."""
-        xs, ys, asked = (checks.finite(name, v, ndim=2) for name, v in (("x", x), ("y", y), ("at", at)))
+        xs, ys, asked = (checks.numbers(name, v, ndim=2) for name, v in (("x", x), ("y", y), ("at", at)))
         if xs.shape != ys.shape or len(asked) != len(xs):
             raise InputError(f"x, y and at have shapes {xs.shape}, {ys.shape}, {asked.shape}; allowed: (n, m), (n, m) and (n, q)")
         n, seen = xs.shape
         inputs = np.zeros((n, seen + asked.shape[1], 4), dtype=np.float32)
         inputs[:, :seen, 0], inputs[:, seen:, 0] = xs, asked
         inputs[:, :seen, 1], inputs[:, :seen, 2], inputs[:, :, 3] = 1.0, ys, 1.0
+        if not np.isfinite(inputs).all():
+            for name, v in (("x", xs), ("y", ys), ("at", asked)):
+                checks.finite(name, v)
         out = np.empty((*asked.shape, self.head[1].bias.size), dtype=np.float32)
         step = max(1, _TOKENS // inputs.shape[1])
         for start in range(0, n, step):
