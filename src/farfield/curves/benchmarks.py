@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.errors import InputError
+from farfield.estimator import Parameters
 from farfield.predictive import Samples
 from farfield.seeds import Seed, generator
 
@@ -137,7 +138,7 @@ def _fit_line(x: FloatArray, y: FloatArray, w: FloatArray) -> tuple[FloatArray, 
     return my - slope * mx, slope
 
 
-class CapabilityFit:
+class CapabilityFit(Parameters):
     """Score of a benchmark against log10 compute, with intervals from resampled model families (P018).
 
     Parameters

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.errors import InputError
+from farfield.estimator import Parameters
 from farfield.predictive import Samples
 from farfield.seeds import Seed, generator
 
@@ -34,7 +35,7 @@ _NAMES = ("incline_compute", "incline_size", "incline_offset", "plateau_size", "
 _FIT = "fit(compute, size, score)"
 
 
-class FrontierLaw:
+class FrontierLaw(Parameters):
     """Clamped change-point law in compute and size.
 
     Parameters
@@ -50,7 +51,8 @@ class FrontierLaw:
     """
 
     def __init__(self, *, cap: float = 0.0, sized: bool = True, n_boot: int = 200, random_state: Seed = None) -> None:
-        self.cap = float(checks.finite("cap", cap))
+        checks.finite("cap", cap, ndim=0)
+        self.cap = cap
         self.sized = sized
         self.n_boot = checks.count("n_boot", n_boot, least=0)
         self.random_state = random_state

@@ -25,6 +25,7 @@ from farfield import checks
 from farfield.curves.laws.fitter import Minima, minimise
 from farfield.curves.laws.law import ScalingLaw
 from farfield.errors import InputError
+from farfield.estimator import Parameters
 from farfield.predictive import Samples
 from farfield.seeds import Seed, child, generator, root
 
@@ -133,7 +134,7 @@ def _average(x: FloatArray, loss: FloatArray, rtol: float, side: str) -> tuple[F
     return where, mean, int(loss.size - count.size)
 
 
-class LossToLoss:
+class LossToLoss(Parameters):
     """The shifted power law between two losses.
 
     Parameters

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks, transport
 from farfield.errors import InputError
+from farfield.estimator import Parameters
 from farfield.predictive import Samples
 from farfield.seeds import Seed, child, generator, root
 
@@ -125,7 +126,7 @@ class Selection:
         return f"{self.n} rows mixed {shares}: predicted score {self.score:.4g}, distance {self.distance:.3g}"
 
 
-class MixtureScaling:
+class MixtureScaling(Parameters):
     """Score of a training set by its mixture of sources and its size.
 
     Parameters

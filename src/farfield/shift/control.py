@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks, seeds
 from farfield.errors import InputError
+from farfield.estimator import Parameters
 from farfield.splits.hull import hull_distance
 
 FloatArray = NDArray[np.float64]
@@ -116,7 +117,7 @@ class _Additive:
 
 
 @dataclass(eq=False)
-class ControlFunctionRegressor:
+class ControlFunctionRegressor(Parameters):
     """Mean outcome under interventions on A, from a known state Z: the additive control function.
 
     Parameters

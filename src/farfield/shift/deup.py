@@ -29,6 +29,7 @@ from scipy.special import logsumexp
 
 from farfield import checks, seeds
 from farfield.errors import InputError, require
+from farfield.estimator import Parameters
 from farfield.splits.clouds import k_means
 
 FloatArray = NDArray[np.float64]
@@ -49,7 +50,7 @@ class _Pairs(NamedTuple):
     errors: FloatArray
 
 
-class DEUPRegressor:
+class DEUPRegressor(Parameters):
     """A regressor that also says how wrong it expects to be, squared, because of what it did not see.
 
     Parameters
@@ -74,6 +75,12 @@ class DEUPRegressor:
     ) -> None:  # fmt: skip
         self.base, self.features, self.folds, self.partitions = base, features, folds, partitions
         self.noise, self.error_model, self.on_seen, self.random_state = noise, error_model, on_seen, random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn is to know of it; called by scikit-learn alone."""
+        from sklearn.utils import RegressorTags, Tags, TargetTags
+
+        return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags())
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> DEUPRegressor:
         """Fit the model, and the error model on rows held out from it. X (n, d), y (n,), n at least 4 times `folds`.

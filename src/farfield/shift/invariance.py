@@ -39,6 +39,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.errors import InputError
+from farfield.estimator import Parameters
 
 FloatArray = NDArray[np.float64]
 Measure = Literal["share", "norm"]
@@ -198,7 +199,7 @@ class InvarianceStatus(Enum):
 
 
 @dataclass(eq=False)
-class InvariantSubset:
+class InvariantSubset(Parameters):
     """The best predicting set of features among those whose head holds in every environment.
 
     Parameters

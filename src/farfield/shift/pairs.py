@@ -29,13 +29,14 @@ from scipy import special
 
 from farfield import checks
 from farfield.errors import InputError, require
+from farfield.estimator import Parameters
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LEAST = 1e-6  # the least variance a calibrated model answers with
 
 
-class PairPredictor:
+class PairPredictor(Parameters):
     """A classifier fitted to pairs of answers, which knows how far off its probabilities may be.
 
     Parameters

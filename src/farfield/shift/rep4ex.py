@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from farfield import checks
 from farfield.errors import InputError, MissingExtraError
+from farfield.estimator import Parameters
 from farfield.shift.control import ControlFunctionRegressor, linear_invariance
 
 try:
@@ -83,7 +84,7 @@ DEARER = 1.2  # largest reconstruction error, over that without a penalty
 
 
 @dataclass(eq=False)
-class Rep4Ex:
+class Rep4Ex(Parameters):
     """Mean outcome under interventions outside those applied, from measurements of a hidden state.
 
     Parameters

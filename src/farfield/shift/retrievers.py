@@ -27,6 +27,7 @@ from scipy.sparse.linalg import svds
 
 from farfield import checks
 from farfield.errors import ConvergenceWarning, InputError
+from farfield.estimator import Parameters
 
 FloatArray = NDArray[np.float64]
 Texts = Sequence[str]
@@ -83,7 +84,7 @@ class _Counts:
 
 
 @dataclass(eq=False)
-class BM25:
+class BM25(Parameters):
     """Okapi BM25 with the idf that is never negative; nothing is trained.
 
     Parameters
@@ -120,7 +121,7 @@ class BM25:
 
 
 @dataclass(eq=False)
-class LSA:
+class LSA(Parameters):
     """Latent semantic analysis: cosine between tf-idf vectors projected on the leading singular directions.
 
     Parameters
@@ -165,7 +166,7 @@ class LSA:
 
 
 @dataclass(eq=False)
-class Embedding:
+class Embedding(Parameters):
     """Any embedding as a retriever: cosine between what `encode` makes of query and document.
 
     Parameters
@@ -199,7 +200,7 @@ class Embedding:
 
 
 @dataclass(eq=False)
-class TrainedEncoder:
+class TrainedEncoder(Parameters):
     """A dense encoder that trains: a linear query tower over a fixed embedding, fitted by softmax cross-entropy.
 
     Parameters

@@ -13,7 +13,6 @@ No scikit-learn is imported: it asks for ``split`` and ``get_n_splits``, and for
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from farfield import checks, seeds
 from farfield.errors import InputError, unknown_name
+from farfield.estimator import Parameters
 from farfield.splits.rows import FloatArray, IntArray, fingerprints, labels, n_rows
 
 
@@ -74,7 +74,7 @@ class Table(NamedTuple):
 
 
 @dataclass(eq=False, kw_only=True)
-class RegionSplitter(ABC):
+class RegionSplitter(Parameters, ABC):
     """Base of the splitters; one that defines the regions themselves (`_parts`) is a splitter.
 
     Parameters, all by keyword
@@ -139,19 +139,6 @@ class RegionSplitter(ABC):
         return 1
 
     # -- scikit-learn's contract ----------------------------------------------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor arguments by name."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> RegionSplitter:
-        """Set constructor arguments; InputError for an unknown one."""
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise unknown_name(f"parameter of {type(self).__name__}", name, known)
-            setattr(self, name, value)
-        return self
 
     def get_metadata_routing(self) -> Any:
         """What scikit-learn routes here when metadata routing is on; called by scikit-learn alone."""

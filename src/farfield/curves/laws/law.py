@@ -19,6 +19,7 @@ from farfield.curves.laws.fitter import Minima, minimise
 from farfield.curves.laws.forms import FORMS, FloatArray, Form, form_of, starts
 from farfield.curves.laws.identify import Identifiability, design_gaps, identify, refuse_too_few
 from farfield.errors import ConvergenceWarning, InputError
+from farfield.estimator import Parameters
 from farfield.predictive import Samples
 from farfield.seeds import Seed, generator
 
@@ -78,7 +79,7 @@ class Influence:
         return np.argsort(-self.shift, kind="stable")[:k]
 
 
-class ScalingLaw:
+class ScalingLaw(Parameters):
     """Loss as a law of model size, tokens and what else it names; intervals by resampling.
 
     Parameters
