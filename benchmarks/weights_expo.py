@@ -271,6 +271,15 @@ def met(row: dict[str, Any]) -> dict[str, bool]:
     return {k: row[k] >= w if k in least else row[k] <= w for k, w in WANTED.items() if k in row}
 
 
+def keep(row: dict[str, Any], output: Path) -> int:
+    """Print the row and add it to those in the file; the exit code, 1 where a bar is missed."""
+    rows = json.loads(output.read_text()) if output.exists() else []
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, (json.dumps([*rows, row], indent=2) + "\n").encode())
+    print(json.dumps(row, indent=2))
+    return 0 if all(row["met"].values()) else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--layers", type=int, default=8, help="8 make 1.08 GB a side")
@@ -284,12 +293,7 @@ def main() -> int:
         (Path(scratch) / "small").mkdir()
         row = measure(arguments.layers, arguments.rounds, arguments.mergekit, Path(scratch))
     row["met"] = met(row)
-    output = Path(arguments.output)
-    rows = json.loads(output.read_text()) if output.exists() else []
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, (json.dumps([*rows, row], indent=2) + "\n").encode())
-    print(json.dumps(row, indent=2))
-    return 0 if all(row["met"].values()) else 1
+    return keep(row, Path(arguments.output))
 
 
 if __name__ == "__main__":

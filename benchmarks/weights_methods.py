@@ -29,10 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from weights_expo import llama, watched
+from weights_expo import keep, llama, watched
 
 from farfield import __version__, formats
-from farfield.files import write_atomic
 from farfield.weights import compiled
 from farfield.weights.io import CheckpointWriter
 
@@ -179,12 +178,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         row = measure(arguments.dtypes.split(","), arguments.layers, arguments.rounds, arguments.mergekit, Path(scratch))
     row["met"] = {"growth_mib": row["growth_mib"] < WANTED["growth_mib"]}
-    output = Path(arguments.output)
-    rows = json.loads(output.read_text()) if output.exists() else []
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, (json.dumps([*rows, row], indent=2) + "\n").encode())
-    print(json.dumps(row, indent=2))
-    return 0 if all(row["met"].values()) else 1
+    return keep(row, Path(arguments.output))
 
 
 if __name__ == "__main__":

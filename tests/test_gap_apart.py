@@ -13,6 +13,7 @@ from farfield.gap import extrapolation_gap, get_score, measure
 from farfield.gap.apart import Pair, apart, by_chance, leant
 from farfield.gap.scores import Seen
 from farfield.splits import RangeSplit
+from gap_models import Line
 
 NOTHING = Seen(0.0, 4.0, np.empty(0))
 
@@ -21,17 +22,6 @@ def pair(name: str, split: int, y: Any, a: Any, b: Any, seen: Seen = NOTHING) ->
     rows = get_score(name).rows
     assert rows is not None
     return Pair(split, y, (a, b), (rows(y, a, seen), rows(y, b, seen)), (seen, seen))
-
-
-class Line:
-    """Least squares on the columns and a constant."""
-
-    def fit(self, X: Any, y: Any) -> Line:
-        self.w_ = np.linalg.lstsq(np.c_[X, np.ones(len(X))], y, rcond=None)[0]
-        return self
-
-    def predict(self, X: Any) -> Any:
-        return np.c_[X, np.ones(len(X))] @ self.w_
 
 
 def data(n: int = 200) -> tuple[Any, Any, RangeSplit]:

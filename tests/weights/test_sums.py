@@ -18,6 +18,7 @@ from farfield.weights.edits import DeltaEdit, Linear, Weighted
 from farfield.weights.io import Checkpoint, CheckpointWriter
 from farfield.weights.kernel import combine
 from farfield.weights.sums import Sum
+from merged import assert_one_result
 
 FORMATS = ("BF16", "F16", "F32")
 ONE = ((1.0, 0),)  # a conversion
@@ -211,14 +212,7 @@ def test_merges_are_the_same_without_the_loops(dtype: str | None, tmp_path: Path
             writer.finish()
     edits = {"BF16": Weighted((0.5, 0.3, 0.2)), "F16": Linear((0.1, 1 / 3)), "F32": Linear((0.25, -0.5)), "kept": None}
     planned = plan(open_operands([tmp_path / name for name in names]), edits.__getitem__, dtype=dtype)
-    seen = set()
-    for k, (chunk, threads, plain) in enumerate([(1 << 18, 1, False), (700, 2, False), (1 << 18, 1, True), (700, 2, True)]):
-        with monkeypatch.context() as without:
-            if plain:
-                without.setattr(compiled, "library", lambda: None)
-            out = execute(planned, tmp_path / f"out{k}", chunk=chunk, threads=threads, sync=False)
-        seen.add((out / "model.safetensors").read_bytes())
-    assert len(seen) == 1
+    assert_one_result(planned, tmp_path, monkeypatch, chunk=700)
 
 
 @pytest.mark.compiled

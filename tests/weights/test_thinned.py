@@ -11,11 +11,12 @@ import pytest
 
 from farfield import formats
 from farfield.weights import compiled, thinned
-from farfield.weights.algebra import execute, open_operands, plan
+from farfield.weights.algebra import open_operands, plan
 from farfield.weights.compression import Signs
 from farfield.weights.edits import Between, Breadcrumbs, Magnitude, Random, Sparse, Thinning
 from farfield.weights.io import Checkpoint, CheckpointWriter
 from farfield.weights.kernel import combine
+from merged import assert_one_result
 
 pytestmark = pytest.mark.compiled
 FORMATS = ("BF16", "F16", "F32")
@@ -102,14 +103,7 @@ def test_merges_are_the_same_without_the_loops(edit: Sparse, tmp_path: Path, mon
                 writer.write(d, 0, raw)
             writer.finish()
     planned = plan(open_operands([tmp_path / name for name in ("base", "first", "second")]), lambda name: edit)
-    seen = set()
-    for k, (chunk, threads, plain) in enumerate([(1 << 18, 1, False), (701, 2, False), (1 << 18, 1, True), (701, 2, True)]):
-        with monkeypatch.context() as without:
-            if plain:
-                without.setattr(compiled, "library", lambda: None)
-            out = execute(planned, tmp_path / f"out{k}", chunk=chunk, threads=threads, sync=False)
-        seen.add((out / "model.safetensors").read_bytes())
-    assert len(seen) == 1
+    assert_one_result(planned, tmp_path, monkeypatch, chunk=701)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)

@@ -1,4 +1,4 @@
-/* Numbers of the stored formats as float64 and back, a block at a time: what sums.c and thinned.c have in common. */
+/* Numbers of the stored formats as float64 and back, a block at a time: what sums.c, thinned.c and weights.c have in common. */
 #include <math.h>
 #include <stdint.h>
 

@@ -3,20 +3,9 @@
  * A block of numbers stays in the processor's first cache through all steps. Products and sums must not be contracted, which would
  * round another way: -ffp-contract=off.
  */
-#include <stdint.h>
+#include "numbers.h"
+
 #include <string.h>
-
-#define BLOCK 512
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORS __attribute__((target_clones("avx2", "default"))) /* chosen where it runs */
-#else
-#define VECTORS
-#endif
-
-typedef union {
-    float number;
-    uint32_t bits;
-} word;
 
 static inline float widened(uint16_t raw) {
     const word w = {.bits = (uint32_t)raw << 16};

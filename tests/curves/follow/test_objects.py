@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import looks
 from farfield.curves.follow import LogFolder
 from farfield.curves.follow.objectrows import ObjectRows
-from farfield.curves.follow.pieces import LineFollower
 from farfield.curves.readers import RunLog, list_runs
 from farfield.errors import FarfieldError
+from looks import sweep
 from run_logs import assert_same
 
 
@@ -45,35 +46,9 @@ def long(run: str, step: int) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def sweep(row: Any, runs: int, first: int, end: int) -> str:
-    return "".join(row(f"run-{i}", k) + "\n" for k in range(first, end) for i in range(runs))
-
-
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Rows taken one at a time, bytes read for them, and files read as a whole."""
-    counts = {"rows": 0, "whole": 0, "bytes": 0}
-    take, read, appended = ObjectRows.take, LineFollower._read, LineFollower._appended
-
-    def counted_take(self: ObjectRows, lines: Any) -> bool:
-        before = self.n_parsed
-        taken = take(self, lines)
-        counts["rows"] += self.n_parsed - before
-        return taken
-
-    def counted_read(self: LineFollower) -> list[RunLog]:
-        counts["whole"] += 1
-        return read(self)
-
-    def counted_appended(self: LineFollower, path: Path) -> bytes | None:
-        data = appended(self, path)
-        counts["bytes"] += len(data or b"")
-        return data
-
-    monkeypatch.setattr(ObjectRows, "take", counted_take)
-    monkeypatch.setattr(LineFollower, "_read", counted_read)
-    monkeypatch.setattr(LineFollower, "_appended", counted_appended)
-    return counts
+    return looks.counted(monkeypatch, ObjectRows)
 
 
 @pytest.mark.parametrize("row", [wide, long])

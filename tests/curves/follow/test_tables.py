@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import looks
 from farfield.curves.follow import LogFolder
 from farfield.curves.follow.journal import Journal
-from farfield.curves.follow.pieces import LineFollower
 from farfield.curves.follow.tablerows import TableRows
 from farfield.curves.follow.watch import Watch
 from farfield.curves.readers import RunLog, list_runs
 from farfield.curves.stopping import Adviser
 from farfield.errors import InputError
+from looks import sweep
 from run_logs import assert_same
 from sweep_on_disk import END, values
 
@@ -42,35 +43,9 @@ def long(run: str, step: int) -> str:
     return f"{run},{step // 2},{name},{1 / (step + 1):.6f},{sum(run.encode()) % 5}"
 
 
-def sweep(row: Any, runs: int, first: int, end: int) -> str:
-    return "".join(row(f"run-{i}", k) + "\n" for k in range(first, end) for i in range(runs))
-
-
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Rows taken one at a time, and files read as a whole."""
-    counts = {"rows": 0, "whole": 0, "bytes": 0}
-    take, read, appended = TableRows.take, LineFollower._read, LineFollower._appended
-
-    def counted_take(self: TableRows, lines: Any) -> bool:
-        before = self.n_parsed
-        taken = take(self, lines)
-        counts["rows"] += self.n_parsed - before
-        return taken
-
-    def counted_read(self: LineFollower) -> list[RunLog]:
-        counts["whole"] += 1
-        return read(self)
-
-    def counted_appended(self: LineFollower, path: Path) -> bytes | None:
-        data = appended(self, path)
-        counts["bytes"] += len(data or b"")
-        return data
-
-    monkeypatch.setattr(TableRows, "take", counted_take)
-    monkeypatch.setattr(LineFollower, "_read", counted_read)
-    monkeypatch.setattr(LineFollower, "_appended", counted_appended)
-    return counts
+    return looks.counted(monkeypatch, TableRows)
 
 
 @pytest.mark.parametrize(("header", "row"), [(WIDE, wide), (LONG, long)], ids=["wide", "long"])
